@@ -1,0 +1,1 @@
+"""keyturn: one refresh, however many requests."""
