@@ -1,0 +1,21 @@
+"""What users test with: a strict rotating server as a real process, and a clock.
+
+    from keyturn.testing import StrictServer
+
+    with StrictServer(refresh_delay=0.05) as server:
+        tokens = server.sign_in("alice")
+        server.expire()
+        ...  # your client calls server.url + "/whatever", and refreshes at "/token"
+        assert server.stats.rotations == 1
+
+A refresh token is spent by its first use, and a spent one that comes back
+ends the session: what a careful authorization server does (RFC 9700
+§4.14.2), without mercy for races. The fixtures for pytest are in
+`keyturn.testing.pytest_plugin`.
+"""
+
+from keyturn.testing.clock import Clock
+from keyturn.testing.handle import StrictServer
+from keyturn.testing.records import Seen, Settings, Stats, Switches
+
+__all__ = ["Clock", "Seen", "Settings", "Stats", "StrictServer", "Switches"]
