@@ -1,0 +1,198 @@
+"""What happens to one request: attach, judge, replay or not. No I/O.
+
+`authflow` is the whole journey as a generator. It yields what its driver must
+do, and the driver alone knows a blocking call from an awaiting one:
+
+    a Ticket or a Gate      wait for it; a Ticket's snapshot is sent back
+    Step.SEND               send the request; the response is sent back
+    Step.READ               read the response's body, which holds a newer pair
+    Step.RELEASE            read or close the refused response, so that its connection is free
+
+The rules for a refused request, judged at its final URL:
+
+1. A refusal by an origin that is not ours is nobody's business.
+2. A request that lost its token on the way, by a redirect, gets it attached and
+   is sent; nothing is refreshed.
+3. A refusal of superseded tokens is replayed with the current ones, while there
+   is such progress, within a bound; after the second time one at a time.
+4. A refusal of the current tokens is reported once. What a refresh brings is
+   tried; if that is refused, the caller gets the response.
+5. Before anything is renewed or sent again, the body must be one that can be
+   sent again whole. Otherwise the refusal is reported, and NotReplayable raised.
+6. Nothing crosses an epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Generator
+from typing import Protocol, TypeVar
+
+from keyturn.client.answer import Answer
+from keyturn.client.credentials import Credentials
+from keyturn.client.gate import Gate
+from keyturn.client.snapshot import Snapshot
+from keyturn.client.ticket import Ticket
+from keyturn.errors import KeyturnError, NotReplayable
+
+MOST_REPLAYS = 10
+_IN_PARALLEL = 2
+
+Response = TypeVar("Response")
+
+
+class Step(enum.Enum):
+    """What a driver must do next, beside waiting."""
+
+    SEND = enum.auto()
+    READ = enum.auto()
+    RELEASE = enum.auto()
+
+
+class Verdict(enum.Enum):
+    """What becomes of a refused request."""
+
+    HAND_OVER = "the caller gets the response"
+    REPLAY = "send it again with the current tokens"
+    RENEW = "report the refusal, and send it again with what comes"
+
+
+class Call(Protocol[Response]):
+    """One request, as an adapter shows it. Each method is a translation and does no I/O."""
+
+    method: str
+
+    def serves(self, credentials: Credentials) -> bool:
+        """Tell whether the request is bound for one of the credentials' origins."""
+        ...
+
+    def attach(self, snapshot: Snapshot) -> None:
+        """Write the tokens into the request, and rewind its body if it was sent before."""
+        ...
+
+    def refused(self, response: Response) -> bool:
+        """Tell whether the response refuses the tokens."""
+        ...
+
+    def arrived_at(self, response: Response) -> None:
+        """Go on from the request that was answered, which after a redirect is not the one that was sent."""
+        ...
+
+    def carries(self, snapshot: Snapshot) -> bool:
+        """Tell whether the request still carries the tokens."""
+        ...
+
+    def replayable(self) -> bool:
+        """Tell whether the body can be sent again, whole."""
+        ...
+
+    def status(self, response: Response) -> int:
+        """Return the status."""
+        ...
+
+    def answer(self, response: Response) -> Answer:
+        """Return the response as a carrier reads it."""
+        ...
+
+
+def judge(*, carried: bool, snapshot: Snapshot, current: Snapshot | None, renewed: bool, replays: int) -> Verdict:
+    """Return what becomes of a request that one of our origins refused.
+
+    `carried` tells whether it still carried `snapshot` when it was refused,
+    `renewed` whether a refresh was already made for it.
+    """
+    if replays >= MOST_REPLAYS:
+        return Verdict.HAND_OVER
+    if current is None or current.epoch != snapshot.epoch:
+        return Verdict.RENEW  # which raises what has become of that sign-in
+    if not carried or current.generation > snapshot.generation:
+        return Verdict.REPLAY
+    return Verdict.HAND_OVER if renewed else Verdict.RENEW
+
+
+def authflow(
+    credentials: Credentials, call: Call[Response]
+) -> Generator[Step | Ticket | Gate, Response | Snapshot | None, Response]:
+    """Take one request through; return the response for the caller. Raises as `Credentials.get_tokens`."""
+    if not call.serves(credentials):
+        return (yield Step.SEND)  # type: ignore[return-value]  # a driver answers SEND with a response
+    snapshot, renewed = credentials.fresh(), False
+    if snapshot is None:
+        before = credentials.tokens
+        snapshot = yield from _redeem(credentials.ticket())
+        renewed = before is not None and snapshot.supersedes(before)
+    replays = 0
+    with contextlib.ExitStack() as queue:
+        while True:
+            response: Response = yield from _send(credentials, call, snapshot)
+            if not call.refused(response):
+                return response
+            call.arrived_at(response)
+            if not call.serves(credentials):
+                return response
+            verdict = judge(
+                carried=call.carries(snapshot),
+                snapshot=snapshot,
+                current=credentials.tokens,
+                renewed=renewed,
+                replays=replays,
+            )
+            if verdict is Verdict.HAND_OVER:
+                return response
+            if not call.replayable():
+                _report(credentials, snapshot, verdict)
+                raise NotReplayable(
+                    f"the {call.method} was refused ({call.status(response)}) and its body cannot be sent again; "
+                    "the refusal has been reported: send it anew",
+                    method=call.method,
+                    status=call.status(response),
+                )
+            yield Step.RELEASE
+            if verdict is Verdict.RENEW:
+                renewed = True
+                snapshot = yield from _redeem(credentials.refusal_ticket(snapshot))
+            else:
+                if replays == _IN_PARALLEL:
+                    gate = credentials.turnstile.enter()
+                    queue.callback(credentials.turnstile.leave, gate)
+                    yield gate
+                snapshot = credentials.refusal_ticket(snapshot).redeem() if call else snapshot
+            replays += 1
+            credentials.replayed(snapshot, replays)
+
+
+def _send(
+    credentials: Credentials, call: Call[Response], snapshot: Snapshot
+) -> Generator[Step | Ticket | Gate, Response | Snapshot | None, Response]:
+    """Send with these tokens, and adopt the newer pair that the answer may carry."""
+    carrier = credentials.carrier
+    call.attach(snapshot)
+    if not carrier.adopts:
+        return (yield Step.SEND)  # type: ignore[return-value]  # a driver answers SEND with a response
+    if carrier.renews:
+        credentials.departures.depart(snapshot)
+    try:
+        response: Response = yield Step.SEND  # type: ignore[assignment]  # as above
+        if carrier.body and not call.refused(response):
+            yield Step.READ
+        pair = carrier.adopt(call.answer(response), snapshot)
+        if pair is not None:
+            credentials.adopt(pair, snapshot)
+    finally:
+        if carrier.renews:
+            credentials.departures.arrive(snapshot)
+    return response
+
+
+def _redeem(ticket: Ticket) -> Generator[Step | Ticket | Gate, object, Snapshot]:
+    if ticket.gate is None:
+        return ticket.redeem()
+    return (yield ticket)  # type: ignore[return-value]  # a driver answers a ticket with its snapshot
+
+
+def _report(credentials: Credentials, snapshot: Snapshot, verdict: Verdict) -> None:
+    """Report a refusal without waiting for what comes of it."""
+    if verdict is Verdict.RENEW:
+        with contextlib.suppress(KeyturnError):  # whoever sends the request anew is told
+            credentials.refusal_ticket(snapshot)

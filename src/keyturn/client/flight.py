@@ -1,0 +1,198 @@
+"""Flight: one exchange, its retries, and all who wait for it.
+
+A flight belongs to nobody. It runs on keyturn's loop, in a context of its
+own; who waits for it holds a ticket and may leave at any time.
+
+    sent           the request may have left this machine: nothing stops it now
+    landed         a gate: there is an outcome, a snapshot or an error
+    stalled        a gate: the first attempt failed and there will be others, or it
+                   has landed; who holds a token that is still valid waits no longer
+
+Retries. What was not sent, and a 429 or 503, is tried again with jittered
+back-off, `Retry-After` honoured, as long as the patience lasts. After an
+ambiguous outcome the same token is sent again only if the grant does not
+rotate, or inside its replay window, counted from the first sending on the
+clock that shows more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+import time
+from collections.abc import Callable
+from typing import TypedDict
+
+from keyturn.client import loop, schedule
+from keyturn.client.gate import Gate
+from keyturn.client.grants import Grant, Wire
+from keyturn.client.grants.answers import failure
+from keyturn.client.snapshot import Snapshot
+from keyturn.errors import KeyturnError, OutcomeUnknown, RefreshUnavailable
+from keyturn.tokens import Tokens
+
+Outcome = Snapshot | KeyturnError
+
+
+class Figures(TypedDict):
+    """What the events tell of a flight; `duration` is in seconds."""
+
+    waiters: int
+    duration: float
+    attempts: int
+
+
+Clock = Callable[[], float]
+
+# Whose flights the running code is part of: what would wait for one of these waits for itself.
+aboard: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("keyturn_aboard", default=frozenset())
+
+_WINDOW_MARGIN = 0.1  # of the replay window, at most a second: a retry must also arrive inside it
+
+
+class Flight:
+    """One exchange for one snapshot; `land` turns its result into the outcome for everyone."""
+
+    def __init__(
+        self,
+        grant: Grant,
+        carried: Snapshot,
+        *,
+        clock: Clock,
+        patience: float,
+        wait: float,
+        needed: Callable[[], bool],
+        land: Callable[[Flight, Tokens | KeyturnError | None], None],
+        clear: Gate | None,
+    ) -> None:
+        self.carried = carried
+        self.landed, self.stalled = Gate(), Gate()
+        self.outcome: Outcome | None = None
+        self._over = Gate()
+        self._attempts = 0
+        self._started = time.monotonic()
+        self._grant, self._clock, self._needed, self._land = grant, clock, needed, land
+        self._patience, self._wait, self._clear = patience, wait, clear
+        self._wire: Wire | None = None
+        self._ambiguous = False
+        self._task: asyncio.Task[None] | None = None
+
+    def take_off(self, owner: int) -> None:
+        """Start, on keyturn's loop, aboard whatever flights the caller is aboard of. Raises RefreshUnavailable."""
+        context = contextvars.Context()
+        context.run(aboard.set, aboard.get() | {owner})
+        loop.launch(self, self._fly, context)
+
+    @property
+    def sent(self) -> bool:
+        """Tell whether the token may be spent and the outcome is still open."""
+        return self._ambiguous or (self._wire is not None and self._wire.sent)
+
+    def figures(self) -> Figures:
+        """Return what the events tell of a flight."""
+        return {
+            "waiters": self.landed.waiters + self.stalled.waiters,
+            "duration": time.monotonic() - self._started,
+            "attempts": self._attempts,
+        }
+
+    def arrive(self, outcome: Outcome) -> None:
+        """Set the outcome and wake everyone."""
+        self.outcome = outcome
+        self.landed.open()
+        self.stalled.open()
+
+    def settle(self, timeout: float | None = None) -> bool:
+        """Wait for what is sent, by default as long as that can take; what is not sent is given up at once.
+
+        Tell whether nothing is left in the air.
+        """
+        loop.call(self._give_up_unless_sent)
+        return self._over.wait(self._longest if timeout is None else timeout)
+
+    async def settle_async(self, timeout: float | None = None) -> bool:
+        """Await what `settle` does."""
+        loop.call(self._give_up_unless_sent)
+        return await self._over.wait_async(self._longest if timeout is None else timeout)
+
+    @property
+    def _longest(self) -> float:
+        return self._grant.timeout + self._grant.replay_window
+
+    def _give_up_unless_sent(self) -> None:
+        if not self.sent and self._task is not None:
+            self._task.cancel()
+
+    async def _fly(self) -> None:
+        self._task = asyncio.current_task()
+        result: Tokens | KeyturnError | None
+        try:
+            result = await self._buy()
+        except asyncio.CancelledError:
+            result = RefreshUnavailable("the refresh was given up before it was sent", attempts=self._attempts)
+        except KeyturnError as error:
+            result = error
+        try:
+            self._land(self, result)
+        finally:
+            self._over.open()
+
+    async def _buy(self) -> Tokens | None:
+        """Return the new pair, trying again as the rules above allow; None once nobody needs it any more."""
+        patience_ends = time.monotonic() + self._patience
+        first_sent: tuple[float, float] | None = None
+        if self._clear is not None:
+            await self._clear.wait_async(self._grant.timeout)
+        await asyncio.sleep(self._wait)
+        while self._needed():
+            self._attempts += 1
+            moment = time.monotonic(), self._clock()
+            try:
+                return await self._exchange()
+            except OutcomeUnknown as error:
+                first_sent, trouble = first_sent or moment, error
+                self._ambiguous = self._grant.rotates
+            except RefreshUnavailable as error:
+                trouble = error
+            wait = schedule.backoff(self._attempts, random.random())  # noqa: S311 - spreads load, guards nothing
+            wait = max(wait, getattr(trouble, "retry_after", None) or 0.0)
+            if time.monotonic() + wait > patience_ends or not self._may_send_again(first_sent, wait):
+                raise self._final(trouble)
+            self.stalled.open()
+            await asyncio.sleep(wait)
+            if not self._may_send_again(first_sent, 0.0):  # this machine may have slept
+                raise self._final(trouble)
+        return None
+
+    async def _exchange(self) -> Tokens:
+        """Try once. Raises a KeyturnError that says what the failure means."""
+        self._wire = wire = Wire(self._clock)
+        try:
+            async with asyncio.timeout(self._grant.timeout):
+                return await self._grant.exchange(self.carried, wire)
+        except Exception as error:
+            meaning = failure(error, wire)
+            if not isinstance(meaning, OutcomeUnknown):
+                wire.sent = False  # it was answered, or never left: nothing is open any more
+            raise meaning from None
+
+    def _may_send_again(self, first_sent: tuple[float, float] | None, wait: float) -> bool:
+        if first_sent is None or not self._grant.rotates:
+            return True
+        window = self._grant.replay_window
+        elapsed = max(time.monotonic() - first_sent[0], self._clock() - first_sent[1])
+        return elapsed + wait + min(1.0, window * _WINDOW_MARGIN) <= window
+
+    def _final(self, trouble: OutcomeUnknown | RefreshUnavailable) -> KeyturnError:
+        """Return the error that ends the retries."""
+        if self._ambiguous:
+            if isinstance(trouble, OutcomeUnknown):
+                return trouble
+            return OutcomeUnknown("an earlier refresh got no answer, and no retry did", status=trouble.status)
+        return RefreshUnavailable(
+            str(trouble),
+            status=trouble.status,
+            retry_after=getattr(trouble, "retry_after", None),
+            attempts=self._attempts,
+        )

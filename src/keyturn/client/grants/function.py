@@ -1,0 +1,109 @@
+"""A callable as a grant: whatever buys a pair where no other grant fits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import httpx2
+
+from keyturn.client.carriers import Bearer, Carrier
+from keyturn.client.grants.http import HTTPFactory, Wire, default_http, tls, window_and_timeout
+from keyturn.errors import ConfigurationError, RefreshMisconfigured
+from keyturn.tokens import Tokens
+
+Function = Callable[[Tokens, httpx2.AsyncClient], Awaitable[Tokens]] | Callable[[Tokens, httpx2.Client], Tokens]
+
+
+class Call:
+    """Refresh by calling `function(tokens, http) -> Tokens`.
+
+    An async function runs on keyturn's loop and is given an
+    `httpx2.AsyncClient`, made by `http`; a plain one runs on a daemon thread
+    of keyturn's and is given an `httpx2.Client`, made by `sync_http`. What
+    the client raises, `raise_for_status` included, is read as an answer; an
+    `invalid_grant` or a `SessionEnded` that the function raises itself ends
+    the session; any other exception leaves the outcome unknown.
+    """
+
+    needs_refresh_token = False
+
+    def __init__(
+        self,
+        function: Function,
+        *,
+        http: HTTPFactory | None = None,
+        sync_http: Callable[[], httpx2.Client] | None = None,
+        carrier: Carrier | None = None,
+        rotates: bool = True,
+        replay_window: timedelta = timedelta(0),
+        timeout: timedelta = timedelta(seconds=10),
+    ) -> None:
+        if not callable(function):
+            raise ConfigurationError("a grant is one of keyturn.client.grants or a callable (tokens, http) -> Tokens")
+        self.rotates = rotates
+        self.replay_window, self.timeout = window_and_timeout(replay_window, timeout)
+        self.carrier: Carrier = Bearer() if carrier is None else carrier
+        self._function = function
+        self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
+        )
+        self._http = default_http(self.timeout) if http is None else http
+        self._sync_http = sync_http
+
+    def __repr__(self) -> str:
+        return f"<Call {getattr(self._function, '__qualname__', type(self._function).__name__)}>"
+
+    async def exchange(self, tokens: Tokens, wire: Wire) -> Tokens:
+        """Call the function and return the Tokens that it returns; see `Grant.exchange`."""
+        if self._is_async:
+            pair = await self._call_async(tokens, wire)
+        else:
+            wire.sent = True  # from here on nobody can tell
+            pair = await self._call_on_thread(tokens)
+        if not isinstance(pair, Tokens):
+            if inspect.iscoroutine(pair):
+                pair.close()
+            raise RefreshMisconfigured(f"the grant must return keyturn.Tokens, not {type(pair).__name__}")
+        return pair
+
+    async def _call_async(self, tokens: Tokens, wire: Wire) -> object:
+        async def watch(request: httpx2.Request) -> None:
+            request.extensions = {**request.extensions, "trace": wire.trace}
+
+        async with self._http() as http:
+            http.event_hooks = {**http.event_hooks, "request": [*http.event_hooks["request"], watch]}
+            return await self._function(tokens, http)  # type: ignore[arg-type, misc]  # _is_async tells which one it is
+
+    async def _call_on_thread(self, tokens: Tokens) -> object:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[object] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def settle(result: object, error: BaseException | None) -> None:
+            if answer.done():
+                return  # timed out in the meantime
+            if error is None:
+                answer.set_result(result)
+            else:
+                answer.set_exception(error)
+
+        def run() -> None:
+            result, error = None, None
+            try:
+                result = context.run(self._call_sync, tokens)
+            except Exception as raised:  # noqa: BLE001 - handed to the flight, which judges it
+                error = raised
+            loop.call_soon_threadsafe(settle, result, error)
+
+        threading.Thread(target=run, name="keyturn-grant", daemon=True).start()
+        return await answer
+
+    def _call_sync(self, tokens: Tokens) -> object:
+        make = self._sync_http or (lambda: httpx2.Client(timeout=self.timeout, verify=tls()))
+        with make() as http:
+            return self._function(tokens, http)  # type: ignore[arg-type]  # _is_async tells which one it is

@@ -1,0 +1,121 @@
+"""The loop that every exchange runs on: one a process, keyturn's own.
+
+An exchange must not depend on any caller: a caller's loop may be closed, its
+task cancelled, its thread gone, while what is on the wire has already rotated
+the token. So it runs on an asyncio loop of keyturn's, on a daemon thread that
+is started on first use. It is a selector loop whatever the event loop policy
+says, and it is never closed: it lives as long as the process.
+
+At exit an exchange that was already sent is waited for, bounded by its own
+time-out. In a forked child the parent's loop is left alone (its selector is
+shared with the parent; closing it there would deafen the parent) and a new
+one is built on first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Protocol
+
+from keyturn.errors import RefreshUnavailable
+
+
+class Airborne(Protocol):
+    """What is in the air: a flight, as the exit sees it."""
+
+    def settle(self, timeout: float | None = None) -> bool:
+        """Wait until it has landed, if it was sent; tell whether nothing is left in the air."""
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __del__(self) -> None:
+        """Say nothing: the loop lives as long as the process, and a child only inherits it."""
+
+
+_guard = threading.Lock()
+_loop: _Loop | None = None
+_thread: threading.Thread | None = None
+_in_air: dict[Airborne, asyncio.Task[None] | None] = {}
+_inherited: list[object] = []  # kept alive in a child, so that nothing of the parent's is finalized there
+_reset_in_child: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+
+class Forkable(Protocol):
+    """What has locks and waiters that a forked child must not inherit."""
+
+    def reset_after_fork(self) -> None:
+        """Start anew in the child."""
+
+
+def launch(
+    flight: Airborne, coroutine: Callable[[], Coroutine[object, object, None]], context: contextvars.Context
+) -> None:
+    """Run `coroutine()` on keyturn's loop, in `context`, and keep `flight` in the air until it ends.
+
+    Raises RefreshUnavailable where the interpreter no longer starts a thread.
+    """
+    loop = _running()
+    _in_air[flight] = None
+
+    def start() -> None:
+        task = loop.create_task(coroutine(), context=context)
+        _in_air[flight] = task
+        task.add_done_callback(lambda _: _in_air.pop(flight, None))
+
+    loop.call_soon_threadsafe(start, context=context)
+
+
+def call(function: Callable[[], None]) -> None:
+    """Call `function()` on keyturn's loop soon."""
+    _running().call_soon_threadsafe(function, context=contextvars.Context())
+
+
+def is_current() -> bool:
+    """Tell whether this is keyturn's own thread, where nobody may block."""
+    return _thread is threading.current_thread()
+
+
+def on_fork(what: Forkable) -> None:
+    """Have `what.reset_after_fork()` called in every forked child for as long as it lives."""
+    _reset_in_child.add(what)
+
+
+def _running() -> _Loop:
+    global _loop, _thread
+    if _loop is None:
+        with _guard:
+            if _loop is None:
+                loop = _Loop()
+                _thread = threading.Thread(target=loop.run_forever, name="keyturn", daemon=True)
+                try:
+                    _thread.start()
+                except RuntimeError as error:
+                    raise RefreshUnavailable("the interpreter is shutting down: no thread for a refresh") from error
+                _loop = loop
+    return _loop
+
+
+def _settle_at_exit() -> None:
+    for flight in list(_in_air):
+        flight.settle()
+
+
+def _start_anew_in_child() -> None:
+    global _guard, _loop, _thread, _in_air
+    _inherited.append((_loop, _thread, _in_air))
+    _guard = threading.Lock()
+    _loop = _thread = None
+    _in_air = {}
+    for what in list(_reset_in_child):
+        what.reset_after_fork()
+
+
+atexit.register(_settle_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_in_child)

@@ -1,0 +1,52 @@
+"""Snapshot: the tokens of one moment, with their place in the history of a sign-in."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from dataclasses import dataclass
+from typing import Self
+
+from keyturn.client import schedule
+from keyturn.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
+class Snapshot(Tokens):
+    """Tokens, the sign-in that they belong to and how often they were renewed since.
+
+    `epoch` is random and new at every sign-in; `generation` counts the
+    refreshes within it. A request remembers the snapshot that it carried,
+    and nothing crosses an epoch.
+    """
+
+    epoch: str
+    generation: int
+    plan: schedule.Plan
+
+    @classmethod
+    def first(cls, tokens: Tokens, now: float) -> Self:
+        """Return the snapshot that a sign-in starts its epoch with."""
+        return cls._of(tokens, secrets.token_hex(8), 0, now)
+
+    def next(self, tokens: Tokens, now: float) -> Self:
+        """Return the snapshot that follows this one within the epoch."""
+        return self._of(tokens, self.epoch, self.generation + 1, now)
+
+    def supersedes(self, other: Snapshot) -> bool:
+        """Tell whether this is a newer snapshot of the same sign-in."""
+        return self.generation > other.generation and self.epoch == other.epoch
+
+    @classmethod
+    def _of(cls, tokens: Tokens, epoch: str, generation: int, now: float) -> Self:
+        jitter = random.random()  # noqa: S311 - spreads load, guards nothing
+        return cls(
+            tokens.access,
+            tokens.refresh,
+            tokens.expires_at,
+            tokens.lifetime,
+            tokens.extra,
+            epoch=epoch,
+            generation=generation,
+            plan=schedule.plan(tokens.expires_at, tokens.lifetime, now, jitter),
+        )
