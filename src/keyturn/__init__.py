@@ -1,1 +1,44 @@
-"""keyturn: one refresh, however many requests."""
+"""keyturn: one refresh, however many requests.
+
+What a user of the client needs: `Credentials`, `Tokens` and the errors. The
+server is `keyturn.server`, the adapters are `keyturn.client.httpx2` and its
+siblings.
+"""
+
+from keyturn.client.credentials import Credentials
+from keyturn.errors import (
+    ConfigurationError,
+    CredentialsClosed,
+    KeyturnError,
+    MissingExtra,
+    NotReplayable,
+    NotSignedIn,
+    OutcomeUnknown,
+    ReentrantRefresh,
+    RefreshAfterFork,
+    RefreshError,
+    RefreshMisconfigured,
+    RefreshTimeout,
+    RefreshUnavailable,
+    SessionEnded,
+)
+from keyturn.tokens import Tokens
+
+__all__ = [
+    "ConfigurationError",
+    "Credentials",
+    "CredentialsClosed",
+    "KeyturnError",
+    "MissingExtra",
+    "NotReplayable",
+    "NotSignedIn",
+    "OutcomeUnknown",
+    "ReentrantRefresh",
+    "RefreshAfterFork",
+    "RefreshError",
+    "RefreshMisconfigured",
+    "RefreshTimeout",
+    "RefreshUnavailable",
+    "SessionEnded",
+    "Tokens",
+]

@@ -98,7 +98,7 @@ def check_fields(fields: FieldPaths) -> FieldPaths:
     unknown = set(fields) - set(_FIELDS)
     if unknown or "access" not in fields:
         raise ConfigurationError(
-            f"fields map 'access' and, where there are any, 'refresh' and 'expires_in' to names, not {sorted(fields)}"
+            f"fields map 'access' and maybe 'refresh' and 'expires_in' to names, not {sorted(fields)}"
         )
     return fields
 

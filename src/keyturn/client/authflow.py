@@ -27,7 +27,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from collections.abc import Generator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from keyturn.client.answer import Answer
 from keyturn.client.credentials import Credentials
@@ -40,6 +40,8 @@ MOST_REPLAYS = 10
 _IN_PARALLEL = 2
 
 Response = TypeVar("Response")
+Result = TypeVar("Result")
+Received = TypeVar("Received", contravariant=True)
 
 
 class Step(enum.Enum):
@@ -58,10 +60,16 @@ class Verdict(enum.Enum):
     RENEW = "report the refusal, and send it again with what comes"
 
 
-class Call(Protocol[Response]):
+Journey = Generator[Step | Ticket | Gate, object, Result]
+
+
+class Call(Protocol[Received]):
     """One request, as an adapter shows it. Each method is a translation and does no I/O."""
 
-    method: str
+    @property
+    def method(self) -> str:
+        """Return the method of the request as it stands."""
+        ...
 
     def serves(self, credentials: Credentials) -> bool:
         """Tell whether the request is bound for one of the credentials' origins."""
@@ -71,11 +79,11 @@ class Call(Protocol[Response]):
         """Write the tokens into the request, and rewind its body if it was sent before."""
         ...
 
-    def refused(self, response: Response) -> bool:
+    def refused(self, response: Received) -> bool:
         """Tell whether the response refuses the tokens."""
         ...
 
-    def arrived_at(self, response: Response) -> None:
+    def arrived_at(self, response: Received) -> None:
         """Go on from the request that was answered, which after a redirect is not the one that was sent."""
         ...
 
@@ -87,16 +95,18 @@ class Call(Protocol[Response]):
         """Tell whether the body can be sent again, whole."""
         ...
 
-    def status(self, response: Response) -> int:
+    def status(self, response: Received) -> int:
         """Return the status."""
         ...
 
-    def answer(self, response: Response) -> Answer:
+    def answer(self, response: Received) -> Answer:
         """Return the response as a carrier reads it."""
         ...
 
 
-def judge(*, carried: bool, snapshot: Snapshot, current: Snapshot | None, renewed: bool, replays: int) -> Verdict:
+def judge(
+    *, carried: bool, snapshot: Snapshot, current: Snapshot | None, renewed: bool, replays: int
+) -> Verdict:
     """Return what becomes of a request that one of our origins refused.
 
     `carried` tells whether it still carried `snapshot` when it was refused,
@@ -111,88 +121,85 @@ def judge(*, carried: bool, snapshot: Snapshot, current: Snapshot | None, renewe
     return Verdict.HAND_OVER if renewed else Verdict.RENEW
 
 
-def authflow(
-    credentials: Credentials, call: Call[Response]
-) -> Generator[Step | Ticket | Gate, Response | Snapshot | None, Response]:
+def authflow(credentials: Credentials, call: Call[Response]) -> Journey[Response]:
     """Take one request through; return the response for the caller. Raises as `Credentials.get_tokens`."""
     if not call.serves(credentials):
-        return (yield Step.SEND)  # type: ignore[return-value]  # a driver answers SEND with a response
+        return cast(Response, (yield Step.SEND))
     snapshot, renewed = credentials.fresh(), False
     if snapshot is None:
         before = credentials.tokens
         snapshot = yield from _redeem(credentials.ticket())
         renewed = before is not None and snapshot.supersedes(before)
     replays = 0
-    with contextlib.ExitStack() as queue:
+    turn: Gate | None = None
+    try:
         while True:
-            response: Response = yield from _send(credentials, call, snapshot)
+            response = yield from _send(credentials, call, snapshot)
             if not call.refused(response):
                 return response
             call.arrived_at(response)
             if not call.serves(credentials):
                 return response
+            carried, current = call.carries(snapshot), credentials.tokens
             verdict = judge(
-                carried=call.carries(snapshot),
-                snapshot=snapshot,
-                current=credentials.tokens,
-                renewed=renewed,
-                replays=replays,
+                carried=carried, snapshot=snapshot, current=current, renewed=renewed, replays=replays
             )
             if verdict is Verdict.HAND_OVER:
                 return response
             if not call.replayable():
-                _report(credentials, snapshot, verdict)
-                raise NotReplayable(
-                    f"the {call.method} was refused ({call.status(response)}) and its body cannot be sent again; "
-                    "the refusal has been reported: send it anew",
-                    method=call.method,
-                    status=call.status(response),
-                )
+                raise _not_replayable(credentials, snapshot, verdict, call.method, call.status(response))
             yield Step.RELEASE
             if verdict is Verdict.RENEW:
                 renewed = True
                 snapshot = yield from _redeem(credentials.refusal_ticket(snapshot))
             else:
-                if replays == _IN_PARALLEL:
-                    gate = credentials.turnstile.enter()
-                    queue.callback(credentials.turnstile.leave, gate)
-                    yield gate
-                snapshot = credentials.refusal_ticket(snapshot).redeem() if call else snapshot
+                if replays >= _IN_PARALLEL and turn is None:
+                    turn = credentials.turnstile.enter()
+                    yield turn
+                snapshot = credentials.successor(snapshot)
             replays += 1
             credentials.replayed(snapshot, replays)
+    finally:
+        if turn is not None:
+            credentials.turnstile.leave(turn)
 
 
-def _send(
-    credentials: Credentials, call: Call[Response], snapshot: Snapshot
-) -> Generator[Step | Ticket | Gate, Response | Snapshot | None, Response]:
+def _send(credentials: Credentials, call: Call[Response], snapshot: Snapshot) -> Journey[Response]:
     """Send with these tokens, and adopt the newer pair that the answer may carry."""
     carrier = credentials.carrier
     call.attach(snapshot)
     if not carrier.adopts:
-        return (yield Step.SEND)  # type: ignore[return-value]  # a driver answers SEND with a response
+        return cast(Response, (yield Step.SEND))
     if carrier.renews:
         credentials.departures.depart(snapshot)
     try:
-        response: Response = yield Step.SEND  # type: ignore[assignment]  # as above
-        if carrier.body and not call.refused(response):
-            yield Step.READ
-        pair = carrier.adopt(call.answer(response), snapshot)
-        if pair is not None:
-            credentials.adopt(pair, snapshot)
+        response = cast(Response, (yield Step.SEND))
+        if not call.refused(response):
+            if carrier.body:
+                yield Step.READ
+            pair = carrier.adopt(call.answer(response), snapshot)
+            if pair is not None:
+                credentials.adopt(pair, snapshot)
     finally:
         if carrier.renews:
             credentials.departures.arrive(snapshot)
     return response
 
 
-def _redeem(ticket: Ticket) -> Generator[Step | Ticket | Gate, object, Snapshot]:
-    if ticket.gate is None:
-        return ticket.redeem()
-    return (yield ticket)  # type: ignore[return-value]  # a driver answers a ticket with its snapshot
+def _redeem(ticket: Ticket) -> Journey[Snapshot]:
+    return ticket.redeem() if ticket.gate is None else cast(Snapshot, (yield ticket))
 
 
-def _report(credentials: Credentials, snapshot: Snapshot, verdict: Verdict) -> None:
-    """Report a refusal without waiting for what comes of it."""
+def _not_replayable(
+    credentials: Credentials, snapshot: Snapshot, verdict: Verdict, method: str, status: int
+) -> NotReplayable:
+    """Report the refusal without waiting for what comes of it, and return the error to raise."""
     if verdict is Verdict.RENEW:
         with contextlib.suppress(KeyturnError):  # whoever sends the request anew is told
             credentials.refusal_ticket(snapshot)
+    return NotReplayable(
+        f"the {method} was refused ({status}) and its body cannot be sent again; "
+        "the refusal has been reported: send the request anew",
+        method=method,
+        status=status,
+    )

@@ -20,12 +20,14 @@ Headers = MutableMapping[str, str]
 class Carrier(Protocol):
     """How tokens ride on a request.
 
-    `headers` names the headers that it writes, in lower case. `renews` says
-    that a response may carry a newer pair that kills the one before; `body`
-    says that it is in the response's body, which is then read at once.
+    `headers` names the headers that it writes, in lower case. `adopts` says
+    that a response may carry a newer pair; `renews` that each one may, and
+    kills the one before; `body` that it is in the response's body, which is
+    then read at once.
     """
 
     headers: tuple[str, ...]
+    adopts: bool
     renews: bool
     body: bool
 
@@ -56,7 +58,7 @@ class Bearer:
     dotted names, or a callable `(answer, carried) -> Tokens | None`.
     """
 
-    headers = ("authorization",)
+    headers: tuple[str, ...] = ("authorization",)
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Bearer:
         adopt: FieldPaths | InBody | Callable[[Answer, Tokens], Tokens | None] | None = None,
     ) -> None:
         self._refusals = frozenset(refusals)
-        self.renews = adopt is not None
+        self.adopts = self.renews = adopt is not None
         self.body = isinstance(adopt, InBody)
         self._adopt = InHeaders(adopt) if isinstance(adopt, Mapping) else adopt
 
@@ -132,11 +134,12 @@ class Cookies:
     cannot read: both are refusals unless `refusals` says otherwise.
     """
 
+    adopts = True
     body = False
 
     def __init__(
         self,
-        names: CookieNames = CookieNames(),  # noqa: B008 - frozen
+        names: CookieNames = CookieNames(),
         *,
         refusals: Iterable[int] = (401, 422),
         renews: bool = False,
@@ -145,7 +148,7 @@ class Cookies:
             raise ConfigurationError("names must be a CookieNames(...)")
         self.names = names
         self.renews = renews
-        self.headers = ("cookie", names.header.lower())
+        self.headers: tuple[str, ...] = ("cookie", names.header.lower())
         self._refusals = frozenset(refusals)
 
     def attach(self, headers: Headers, tokens: Tokens) -> None:
@@ -187,6 +190,8 @@ def cookie_pair(answer: Answer, names: CookieNames, old: Tokens | None) -> Token
 def merge_cookies(header: str, ours: Mapping[str, str]) -> str:
     """Return a Cookie header with `ours` in place of any cookies of the same names."""
     kept = [
-        pair for pair in (part.strip() for part in header.split(";")) if pair and pair.partition("=")[0] not in ours
+        pair
+        for pair in (part.strip() for part in header.split(";"))
+        if pair and pair.partition("=")[0] not in ours
     ]
     return "; ".join([*kept, *(f"{name}={value}" for name, value in ours.items())])

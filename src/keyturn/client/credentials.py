@@ -20,8 +20,7 @@ from keyturn.client.carriers import Carrier
 from keyturn.client.departures import Departures
 from keyturn.client.flight import Clock, Flight, aboard
 from keyturn.client.gate import Turnstile
-from keyturn.client.grants import Call, Grant
-from keyturn.client.grants.function import Function
+from keyturn.client.grants import Function, Grant, grant_of
 from keyturn.client.origins import Origin, parse_origins
 from keyturn.client.schedule import Zone, backoff
 from keyturn.client.snapshot import Snapshot
@@ -35,7 +34,6 @@ from keyturn.errors import (
     OutcomeUnknown,
     ReentrantRefresh,
     RefreshAfterFork,
-    RefreshError,
     RefreshMisconfigured,
     RefreshUnavailable,
     SessionEnded,
@@ -82,7 +80,7 @@ class Credentials:
         check_store(store)
         if tokens is not None and not isinstance(tokens, Tokens):
             raise ConfigurationError("tokens must be a keyturn.Tokens(access=…, refresh=…, expires_at=…)")
-        self._grant: Grant = grant if hasattr(grant, "exchange") else Call(grant)
+        self._grant = grant_of(grant)
         self.carrier: Carrier = self._grant.carrier if carrier is None else carrier
         self.origins: frozenset[Origin] = parse_origins(origins)
         self.name = name
@@ -99,7 +97,9 @@ class Credentials:
 
     def __repr__(self) -> str:
         current = self._current
-        state = "not signed in" if current is None else f"epoch {current.epoch}, generation {current.generation}"
+        state = (
+            "not signed in" if current is None else f"epoch {current.epoch}, generation {current.generation}"
+        )
         return f"<Credentials {self.name or ''}{' ' if self.name else ''}{self._grant!r}, {state}>"
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -137,7 +137,7 @@ class Credentials:
         return await self.refusal_ticket(rejected).wait_async(timeout)
 
     def retry_unknown(self, timeout: float | None = None) -> Snapshot:
-        """Send the refresh token again after an OutcomeUnknown, at the risk that the server takes it for theft."""
+        """Send the refresh token again after an OutcomeUnknown, though the server may take it for theft."""
         return self._retry_ticket().wait(timeout)
 
     async def aretry_unknown(self, timeout: float | None = None) -> Snapshot:
@@ -145,7 +145,7 @@ class Credentials:
         return await self._retry_ticket().wait_async(timeout)
 
     def sign_in(self, tokens: Tokens) -> None:
-        """Start a new epoch with `tokens`. Who waited under the old one gets SessionEnded, reason "replaced"."""
+        """Start a new epoch with `tokens`. Who waited under the old one gets SessionEnded, "replaced"."""
         if not isinstance(tokens, Tokens):
             raise ConfigurationError("sign_in takes a keyturn.Tokens(access=…, refresh=…, expires_at=…)")
         self._begin_epoch(Snapshot.first(tokens, self._clock()), SessionEnded(_REPLACED, reason="replaced"))
@@ -238,9 +238,7 @@ class Credentials:
             raise ConfigurationError("renew takes the tokens that get_tokens() returned")
         now = self._clock()
         with self._lock:
-            current = self._signed_in()
-            if current.epoch != rejected.epoch:
-                raise SessionEnded(_REPLACED, reason="replaced", epoch=rejected.epoch)
+            current = self._current_of(rejected)
             if current.generation > rejected.generation:
                 return Ticket(current, None, self._clock)
             obstacle = self._obstacle(now, current)
@@ -248,12 +246,17 @@ class Credentials:
                 raise obstacle.again()
             return Ticket(current, self._flight or self._take_off(current, now), self._clock, refused=True)
 
+    def successor(self, snapshot: Snapshot) -> Snapshot:
+        """Return the newest tokens of the sign-in that `snapshot` is of. Raises what has become of it."""
+        with self._lock:
+            return self._current_of(snapshot)
+
     def replayed(self, snapshot: Snapshot, replays: int) -> None:
         """Announce that a refused request is sent again with `snapshot`."""
         self._announce(events.Replayed, snapshot, replays=replays)
 
     def reset_after_fork(self) -> None:
-        """Start anew in a forked child: the flight in the air is the parent's, and so is the refresh token."""
+        """Start anew in a forked child: the flight in the air is the parent's, as is the refresh token."""
         self._reset()
         self._forked = True
 
@@ -270,12 +273,20 @@ class Credentials:
             raise self._absence.again()
         return self._current
 
+    def _current_of(self, snapshot: Snapshot) -> Snapshot:
+        current = self._signed_in()
+        if current.epoch != snapshot.epoch:
+            raise SessionEnded(_REPLACED, reason="replaced", epoch=snapshot.epoch)
+        return current
+
     def _obstacle(self, now: float, current: Snapshot) -> KeyturnError | None:
         """Return why no refresh can be started or joined, None where one can."""
         if self._unknown is not None:
             return self._unknown
         if self._forked:
-            return RefreshAfterFork("these credentials were forked and live in memory: they cannot refresh here")
+            return RefreshAfterFork(
+                "these credentials were forked and live in memory: they cannot refresh here"
+            )
         if self._grant.needs_refresh_token and current.refresh is None:
             return NotSignedIn("there is no refresh token: sign in again")
         if self._misconfigured is not None and now < self._quiet_until:
@@ -285,7 +296,9 @@ class Credentials:
                 "the refresh end point asked to be left alone", retry_after=self._not_before - now, attempts=0
             )
         if id(self) in aboard.get():
-            return ReentrantRefresh("the grant waits for the refresh that it is part of; use its own http client")
+            return ReentrantRefresh(
+                "the grant waits for the refresh that it is part of; use its own http client"
+            )
         return None
 
     def _take_off(self, current: Snapshot, now: float) -> Flight:

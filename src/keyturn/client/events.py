@@ -66,7 +66,7 @@ Callback = Callable[[Event], None]
 
 
 def announce(event: Event, callback: Callback | None) -> None:
-    """Log an event and hand it to the callback; an exception of the callback is logged and goes no further."""
+    """Log an event and hand it to the callback, whose exceptions are logged and go no further."""
     level = logging.WARNING if isinstance(event, Failed | Ended) else logging.INFO
     if logger.isEnabledFor(level):
         cause = getattr(event, "cause", None)

@@ -79,7 +79,7 @@ class Flight:
         self._task: asyncio.Task[None] | None = None
 
     def take_off(self, owner: int) -> None:
-        """Start, on keyturn's loop, aboard whatever flights the caller is aboard of. Raises RefreshUnavailable."""
+        """Start, on keyturn's loop, aboard whatever the caller is aboard of. Raises RefreshUnavailable."""
         context = contextvars.Context()
         context.run(aboard.set, aboard.get() | {owner})
         loop.launch(self, self._fly, context)
@@ -130,7 +130,9 @@ class Flight:
         try:
             result = await self._buy()
         except asyncio.CancelledError:
-            result = RefreshUnavailable("the refresh was given up before it was sent", attempts=self._attempts)
+            result = RefreshUnavailable(
+                "the refresh was given up before it was sent", attempts=self._attempts
+            )
         except KeyturnError as error:
             result = error
         try:
@@ -142,6 +144,7 @@ class Flight:
         """Return the new pair, trying again as the rules above allow; None once nobody needs it any more."""
         patience_ends = time.monotonic() + self._patience
         first_sent: tuple[float, float] | None = None
+        trouble: OutcomeUnknown | RefreshUnavailable
         if self._clear is not None:
             await self._clear.wait_async(self._grant.timeout)
         await asyncio.sleep(self._wait)
@@ -171,7 +174,7 @@ class Flight:
         try:
             async with asyncio.timeout(self._grant.timeout):
                 return await self._grant.exchange(self.carried, wire)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a callable raises what it likes; its meaning is raised below
             meaning = failure(error, wire)
             if not isinstance(meaning, OutcomeUnknown):
                 wire.sent = False  # it was answered, or never left: nothing is open any more

@@ -58,7 +58,7 @@ class Gate:
                 token.run_sync_soon(event.set)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block this thread until the gate opens or `timeout` seconds have passed; tell whether it is open."""
+        """Block this thread until the gate opens, at most `timeout` seconds; tell whether it is open."""
         with self._lock:
             if self._open:
                 return True
@@ -72,7 +72,7 @@ class Gate:
             self._leave()
 
     async def wait_async(self, timeout: float | None = None) -> bool:
-        """Suspend this task until the gate opens or `timeout` seconds have passed; tell whether it is open."""
+        """Suspend this task until the gate opens, at most `timeout` seconds; tell whether it is open."""
         if _in_trio():
             await self._wait_in_trio(timeout)
         else:

@@ -96,7 +96,9 @@ def _running() -> _Loop:
                 try:
                     _thread.start()
                 except RuntimeError as error:
-                    raise RefreshUnavailable("the interpreter is shutting down: no thread for a refresh") from error
+                    raise RefreshUnavailable(
+                        "the interpreter is shutting down: no thread for a refresh"
+                    ) from error
                 _loop = loop
     return _loop
 

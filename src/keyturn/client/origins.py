@@ -23,7 +23,9 @@ def parse_origins(origins: Iterable[str]) -> frozenset[Origin]:
         raise ConfigurationError(f"origins takes a list: origins=[{origins!r}]")
     parsed = frozenset(_parse(text) for text in origins)
     if not parsed:
-        raise ConfigurationError("origins must name at least one origin, as in origins=['https://api.example']")
+        raise ConfigurationError(
+            "origins must name at least one origin, as in origins=['https://api.example']"
+        )
     return parsed
 
 

@@ -21,7 +21,9 @@ class Ticket:
 
     __slots__ = ("_clock", "_flight", "_refused", "_snapshot")
 
-    def __init__(self, snapshot: Snapshot, flight: Flight | None, clock: Clock, *, refused: bool = False) -> None:
+    def __init__(
+        self, snapshot: Snapshot, flight: Flight | None, clock: Clock, *, refused: bool = False
+    ) -> None:
         self._snapshot, self._flight = snapshot, flight
         self._clock, self._refused = clock, refused
 
@@ -45,13 +47,17 @@ class Ticket:
         if self._usable() and not isinstance(outcome, SessionEnded):
             return self._snapshot
         if outcome is None:
-            raise RefreshTimeout("the refresh took longer than this caller could wait; it goes on for the others")
+            raise RefreshTimeout(
+                "the refresh took longer than this caller could wait; it goes on for the others"
+            )
         raise outcome.again()
 
     def wait(self, timeout: float | None = None) -> Snapshot:
         """Block until redeemable, at most `timeout` seconds, and redeem."""
         if self.gate is not None and loop.is_current():
-            raise ReentrantRefresh("keyturn's own thread cannot wait for a refresh; call from a thread of yours")
+            raise ReentrantRefresh(
+                "keyturn's own thread cannot wait for a refresh; call from a thread of yours"
+            )
         ends = None if timeout is None else time.monotonic() + timeout
         while (gate := self.gate) is not None:
             if not gate.wait(_left(ends)):

@@ -37,7 +37,7 @@ class Cookies(HTTPGrant):
         self.carrier: carriers.Carrier = carriers.Cookies(names)
 
     def read(self, response: HTTPResponse) -> Tokens:
-        """Return the Tokens that a login response sets as cookies. Raises ConfigurationError where it sets none."""
+        """Return the Tokens that a login response sets as cookies. Raises ConfigurationError without any."""
         pair = carriers.cookie_pair(Answer.of(response), self.names, None)
         if pair is None:
             raise ConfigurationError(f"the response ({response.status_code}) sets no {self.names.access}")
@@ -47,7 +47,9 @@ class Cookies(HTTPGrant):
         names = self.names
         csrf = tokens.extra.get(names.refresh_csrf)
         ours = {names.refresh: refresh_token(tokens)} | ({} if csrf is None else {names.refresh_csrf: csrf})
-        headers = {"Cookie": carriers.merge_cookies("", ours)} | ({} if csrf is None else {names.header: csrf})
+        headers = {"Cookie": carriers.merge_cookies("", ours)} | (
+            {} if csrf is None else {names.header: csrf}
+        )
         return {"headers": headers}
 
     def _raise_for_end(self, answer: Answer) -> None:

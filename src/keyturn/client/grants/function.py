@@ -8,15 +8,23 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import cast
 
 import httpx2
 
 from keyturn.client.carriers import Bearer, Carrier
-from keyturn.client.grants.http import HTTPFactory, Wire, default_http, tls, window_and_timeout
+from keyturn.client.grants.http import Grant, HTTPFactory, Wire, default_http, tls, window_and_timeout
 from keyturn.errors import ConfigurationError, RefreshMisconfigured
 from keyturn.tokens import Tokens
 
-Function = Callable[[Tokens, httpx2.AsyncClient], Awaitable[Tokens]] | Callable[[Tokens, httpx2.Client], Tokens]
+Function = (
+    Callable[[Tokens, httpx2.AsyncClient], Awaitable[Tokens]] | Callable[[Tokens, httpx2.Client], Tokens]
+)
+
+
+def grant_of(grant: Grant | Function) -> Grant:
+    """Return a grant as it is, and a callable as a `Call`. Raises ConfigurationError for anything else."""
+    return cast(Grant, grant) if hasattr(grant, "exchange") else Call(cast("Function", grant))
 
 
 class Call:
@@ -44,7 +52,9 @@ class Call:
         timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         if not callable(function):
-            raise ConfigurationError("a grant is one of keyturn.client.grants or a callable (tokens, http) -> Tokens")
+            raise ConfigurationError(
+                "a grant is one of keyturn.client.grants or a callable (tokens, http) -> Tokens"
+            )
         self.rotates = rotates
         self.replay_window, self.timeout = window_and_timeout(replay_window, timeout)
         self.carrier: Carrier = Bearer() if carrier is None else carrier

@@ -49,7 +49,7 @@ class JSON(HTTPGrant):
         self._ended = ended
 
     def read(self, response: HTTPResponse) -> Tokens:
-        """Return the Tokens of a login response in the same format. Raises ConfigurationError where it has none."""
+        """Return the Tokens of a login response in the same format. Raises ConfigurationError without any."""
         pair = self._read(Answer.of(response), None)
         if pair is None:
             raise ConfigurationError(f"the response ({response.status_code}) holds no access token")

@@ -94,7 +94,7 @@ class HTTPGrant(abc.ABC):
             raise ConfigurationError("the refresh end point must be an http or https URL") from error
         if address.scheme not in ("http", "https") or not address.host:
             raise ConfigurationError(
-                f"the refresh end point must be a full http or https URL, as in https://id.example/token, not {url!r}"
+                f"the refresh end point must be a full URL, as in https://id.example/token, not {url!r}"
             )
         self.url = address
         self.rotates = rotates
@@ -120,7 +120,7 @@ class HTTPGrant(abc.ABC):
 
     @abc.abstractmethod
     def _request(self, tokens: Tokens) -> Mapping[str, object]:
-        """Return what to post, as keyword arguments of `build_request`. Raise NotSignedIn without a refresh token."""
+        """Return what to post, as arguments of `build_request`. Raise NotSignedIn without a refresh token."""
 
     @abc.abstractmethod
     def _raise_for_end(self, answer: Answer) -> None:
@@ -150,7 +150,7 @@ def window_and_timeout(window: timedelta, timeout: timedelta) -> tuple[float, fl
 
 
 def default_http(timeout: float) -> HTTPFactory:
-    """Return a factory of clients that share one TLS context (building one takes longer than the exchange)."""
+    """Return a factory of clients that share one TLS context, since building one takes long."""
     return lambda: httpx2.AsyncClient(timeout=timeout, verify=tls())
 
 

@@ -56,7 +56,7 @@ class OAuth2(HTTPGrant):
             self._form["client_id"] = client_id
 
     def read(self, response: HTTPResponse) -> Tokens:
-        """Return the Tokens of a login response (RFC 6749 §5.1). Raises ConfigurationError where it has none."""
+        """Return the Tokens of a login response (RFC 6749 §5.1). Raises ConfigurationError without any."""
         answer = Answer.of(response)
         pair = tokens_at(answer.json(), _FIELDS, answer.sent_at, None)
         if pair is None:
