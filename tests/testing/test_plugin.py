@@ -32,8 +32,9 @@ def test_two(strict_server, other_server):
 def test_the_fixtures_work_with_importlib_and_with_xdist(tmp_path: Path, workers: int) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["keyturn.testing.pytest_plugin"]\n')
     (tmp_path / "test_it.py").write_text(_TESTS)
-    options = ["-q", "--import-mode=importlib", "-W", "error", "-p", "no:cacheprovider", "-n", str(workers)]
+    options = ["-q", "--import-mode=importlib", "-W", "error", "-p", "xdist", "-n", str(workers)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options],
         cwd=tmp_path,

@@ -66,8 +66,9 @@ class Stats:
     `rotations`: those that spent a refresh token. `replays`: those answered
     again inside the window. `reuses`: those with a spent token outside it.
     `renewals`: rotations by API answers (`renews`). `api`: API requests;
-    `answered` with 200, `refused` with 401. `sessions_live`: sessions not
-    ended. `most_refreshes_at_once`: token requests open at the same time.
+    `answered` with 200, `refused` with 401, both counted when that is
+    decided, before any delay. `sessions_live`: sessions not ended.
+    `most_refreshes_at_once`: token requests open at the same time.
     `connections`: those that carried a request.
     """
 

@@ -106,8 +106,9 @@ async def _arrive(world: World) -> None:
 
 
 async def _judged(world: World, request: Request, size: int) -> Answer | None:
+    """Decide in one step, before anything waits: a late answer is still the answer of this moment."""
     fault = state.next_fault(world.api_faults, request.path)
-    if fault is not None and not fault.rotated:
+    if fault is not None:
         return fault.answer
     bearer = request.headers.get("authorization")
     try:
@@ -121,8 +122,6 @@ async def _judged(world: World, request: Request, size: int) -> Answer | None:
         return json_answer(401, {"error": "invalid_token", "reason": refusal.reason}, _CHALLENGE)
     pair = state.renew(world, known.session) if world.settings.renews else None
     await request.read()
-    if fault is not None:
-        return fault.answer
     content = {**_receipt(request), "subject": known.session.subject, "generation": known.generation}
     headers: list[tuple[str, str]] = []
     if pair is not None and bearer is not None:
