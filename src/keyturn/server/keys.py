@@ -39,7 +39,7 @@ class Keys:
     def __init__(
         self, secrets: Secret | Sequence[Secret], *, issuer: str, signing: Secret | None = None
     ) -> None:
-        listed = [secrets] if isinstance(secrets, str | bytes) else list(secrets)
+        listed = secrets if isinstance(secrets, list | tuple) else [secrets]
         raw = [_checked(secret) for secret in listed]
         if not raw:
             raise ConfigurationError("at least one secret is needed")
@@ -71,7 +71,10 @@ class Keys:
 def _checked(secret: object) -> bytes:
     if not isinstance(secret, str | bytes):
         raise ConfigurationError("a secret must be a str or bytes")
-    raw = secret.encode() if isinstance(secret, str) else secret
+    try:
+        raw = secret.encode() if isinstance(secret, str) else secret
+    except UnicodeEncodeError:  # which would show the secret
+        raise ConfigurationError("a secret must be text that UTF-8 can write, or bytes") from None
     if len(raw) < _SHORTEST:
         raise ConfigurationError(
             f"a secret must have at least {_SHORTEST} bytes, this one has {len(raw)}; "
