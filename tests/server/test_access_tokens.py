@@ -20,27 +20,10 @@ from keyturn.server import Claims, Issuer
 from keyturn.server.keys import Keys
 
 from .clock import Clock
+from .conftest import SECRET, MakeIssuer
 
-SECRET = "a secret of quite sufficient length, that is"
 KEY = next(iter(Keys(SECRET, issuer="keyturn").derive("access token").values()))
 KID = Keys(SECRET, issuer="keyturn").signing
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def issuer(clock: Clock) -> Issuer:
-    return make(clock)
-
-
-def make(clock: Clock, **arguments: object) -> Issuer:
-    from keyturn.server.session_stores.memory import MemoryStore
-
-    settings: dict[str, object] = {"secret": SECRET, "store": MemoryStore(clock=clock), "now": clock}
-    return Issuer(**settings | arguments)  # type: ignore[arg-type]
 
 
 def part(value: object) -> str:
@@ -123,9 +106,11 @@ def test_it_is_refused_from_its_exp_on_also_when_it_was_seen_before(issuer: Issu
             issuer.verify(token)
 
 
-def test_fractions_of_a_second_are_rounded_so_that_nobody_has_less_than_was_said(clock: Clock) -> None:
+def test_fractions_of_a_second_are_rounded_so_that_nobody_has_less_than_was_said(
+    clock: Clock, make_issuer: MakeIssuer
+) -> None:
     clock.now += 0.6
-    issuer = make(clock, access_lifetime=timedelta(seconds=10))
+    issuer = make_issuer(access_lifetime=timedelta(seconds=10))
     pair = issuer.sign_in("alice")
     assert pair.expires_in == 10
     clock.forward(9.99)
@@ -292,17 +277,19 @@ def test_a_header_nested_beyond_reason_is_malformed(issuer: Issuer) -> None:
         issuer.verify(f"{deep}.e30.AAAA")
 
 
-def test_a_token_of_a_retired_secret_is_forged_and_of_a_listed_one_good(clock: Clock) -> None:
+def test_a_token_of_a_retired_secret_is_forged_and_of_a_listed_one_good(make_issuer: MakeIssuer) -> None:
     old, new = SECRET, "the secret that comes after the other one"
-    token = make(clock).sign_in("alice").access
-    assert make(clock, secret=[old, new], signing=new).verify(token).subject == "alice"
+    token = make_issuer().sign_in("alice").access
+    assert make_issuer(secret=[old, new], signing=new).verify(token).subject == "alice"
     with pytest.raises(errors.TokenForged):
-        make(clock, secret=new).verify(token)
+        make_issuer(secret=new).verify(token)
 
 
-def test_a_namesake_with_another_secret_and_a_stranger_with_the_same_are_refused(clock: Clock) -> None:
-    token = make(clock).sign_in("alice").access
-    for other in (make(clock, secret="y" * 32), make(clock, name="other")):
+def test_a_namesake_with_another_secret_and_a_stranger_with_the_same_are_refused(
+    make_issuer: MakeIssuer,
+) -> None:
+    token = make_issuer().sign_in("alice").access
+    for other in (make_issuer(secret="y" * 32), make_issuer(name="other")):
         with pytest.raises((errors.TokenForged, errors.TokenMalformed)):
             other.verify(token)
 
@@ -310,8 +297,8 @@ def test_a_namesake_with_another_secret_and_a_stranger_with_the_same_are_refused
 # The cache
 
 
-def test_the_cache_is_bounded_and_keeps_what_is_used(clock: Clock) -> None:
-    issuer = make(clock, remember=10)
+def test_the_cache_is_bounded_and_keeps_what_is_used(make_issuer: MakeIssuer) -> None:
+    issuer = make_issuer(remember=10)
     kept = issuer.sign_in("alice").access
     for _ in range(100):
         issuer.verify(issuer.sign_in("bob").access)
@@ -328,13 +315,13 @@ def test_the_cache_holds_no_token(issuer: Issuer) -> None:
     assert token not in repr(vars(issuer._access_tokens)) + repr((seen._young, seen._old))
 
 
-def test_a_cache_of_nothing_remembers_nothing(clock: Clock) -> None:
-    issuer = make(clock, remember=0)
+def test_a_cache_of_nothing_remembers_nothing(make_issuer: MakeIssuer) -> None:
+    issuer = make_issuer(remember=0)
     token = issuer.sign_in("alice").access
     assert issuer.verify(token) == issuer.verify(token)
     assert len(issuer._access_tokens._seen) == 0
     with pytest.raises(errors.ConfigurationError):
-        make(clock, remember=-1)
+        make_issuer(remember=-1)
 
 
 def test_a_refused_token_is_not_remembered(issuer: Issuer) -> None:
