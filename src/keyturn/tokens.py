@@ -50,7 +50,9 @@ class Tokens:
             if value is None and name == "refresh":
                 continue
             if not isinstance(value, str) or not _VISIBLE.fullmatch(value):
-                raise ConfigurationError(f"Tokens.{name} must be a non-empty string of visible ASCII characters")
+                raise ConfigurationError(
+                    f"Tokens.{name} must be a non-empty string of visible ASCII characters"
+                )
         if self.expires_at is not None and seconds(self.expires_at) is None:
             raise ConfigurationError("Tokens.expires_at is in POSIX seconds, as time.time() gives them")
         if self.expires_at is not None and self.expires_at > _LATEST:

@@ -64,10 +64,19 @@ class Failed(Event):
 
 Callback = Callable[[Event], None]
 
+# A storm replays once a request: that is for debugging, not for the log of a busy day.
+_LEVELS = {
+    Refreshed: logging.INFO,
+    Adopted: logging.DEBUG,
+    Replayed: logging.DEBUG,
+    Ended: logging.WARNING,
+    Failed: logging.WARNING,
+}
+
 
 def announce(event: Event, callback: Callback | None) -> None:
     """Log an event and hand it to the callback, whose exceptions are logged and go no further."""
-    level = logging.WARNING if isinstance(event, Failed | Ended) else logging.INFO
+    level = _LEVELS[type(event)]
     if logger.isEnabledFor(level):
         cause = getattr(event, "cause", None)
         logger.log(

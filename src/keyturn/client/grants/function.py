@@ -24,7 +24,7 @@ Function = (
 
 def grant_of(grant: Grant | Function) -> Grant:
     """Return a grant as it is, and a callable as a `Call`. Raises ConfigurationError for anything else."""
-    return cast(Grant, grant) if hasattr(grant, "exchange") else Call(cast("Function", grant))
+    return cast(Grant, grant) if hasattr(grant, "exchange") else Call(grant)
 
 
 class Call:
