@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -44,7 +45,7 @@ class StoreContract:
         return Clock()
 
     @pytest.fixture
-    def store(self, clock: Clock) -> Iterator[SessionStore]:
+    def store(self, clock: Clock) -> Iterator[SessionStore] | SessionStore:
         raise NotImplementedError
 
     @pytest.fixture
@@ -189,9 +190,7 @@ class StoreContract:
         self, store: SessionStore, session: Session
     ) -> None:
         for read in range(3):
-            results = at_once(
-                [lambda read=read: store.advance(session.sid, read=read, to=read + 1)] * THREADS
-            )  # type: ignore[misc]
+            results = at_once([partial(store.advance, session.sid, read=read, to=read + 1)] * THREADS)
             assert results.count(True) == 1
             assert results.count(False) == THREADS - 1
         row = store.get(session.sid)
@@ -234,7 +233,7 @@ class StoreContract:
 
 
 class _Watched:
-    """A store that notes, behind "end", every advance that began after the end was acknowledged and succeeded.
+    """A store that notes, behind "end", every advance that began after the end and succeeded.
 
     An advance that was under way meanwhile may fall on either side.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,8 +17,8 @@ from .store_contract import StoreContract
 
 class TestMemoryStore(StoreContract):
     @pytest.fixture
-    def store(self, clock: Clock) -> Iterator[SessionStore]:
-        yield MemoryStore(clock=clock)
+    def store(self, clock: Clock) -> SessionStore:
+        return MemoryStore(clock=clock)
 
 
 def test_it_opens_by_its_url() -> None:

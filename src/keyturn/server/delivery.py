@@ -11,7 +11,6 @@ they are worth is for the Issuer to say.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,8 +28,23 @@ Fields: TypeAlias = Mapping[str, JSON]
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Shown:
+    """A refresh token as a request shows it, and the client that the request says it is from."""
+
+    token: str
+    client: str | None = None
+
+
 class Delivery(Protocol):
-    """One way of handing tokens out and taking them back."""
+    """One way of handing tokens out and taking them back.
+
+    `ambient` tells that a browser sends the tokens by itself, so that a
+    request without any is one of somebody who is signed out already.
+    """
+
+    @property
+    def ambient(self) -> bool: ...
 
     def access_token(self, request: Request, csrf: CSRF) -> str:
         """Return the access token of a request to a protected route.
@@ -38,10 +52,10 @@ class Delivery(Protocol):
         Raises TokenMissing, RequestMalformed or CSRFRefused.
         """
 
-    def refresh_token(self, request: Request, csrf: CSRF) -> str:
-        """Return the refresh token of a request for new tokens, or for signing out."""
+    def refresh_token(self, request: Request, csrf: CSRF) -> Shown:
+        """Return the refresh token of a request for new tokens, or for signing out. Raises the same."""
 
-    def issued(self, pair: TokenPair, csrf: CSRF, now: float, extra: Fields) -> Answer:
+    def issued(self, pair: TokenPair, csrf: CSRF, extra: Fields) -> Answer:
         """Return the answer that hands `pair` out. `extra` is the application's part of the body."""
 
     def signed_out(self) -> Answer:
@@ -90,8 +104,13 @@ class Bearer:
             raise TokenMissing("the Authorization header has no bearer token")
         return token.strip()
 
-    def refresh_token(self, request: Request, csrf: CSRF) -> str:
-        """Return the token of the body's field."""
+    @property
+    def ambient(self) -> bool:
+        """No: a client sends what it wants to."""
+        return False
+
+    def refresh_token(self, request: Request, csrf: CSRF) -> Shown:
+        """Return the token of the body's field, and the `client_id` beside it (RFC 6749 §3.2.1)."""
         body = fields(request)
         if body.get("grant_type", "refresh_token") != "refresh_token":
             raise RequestMalformed("the only grant_type that is answered here is refresh_token")
@@ -100,9 +119,12 @@ class Bearer:
             raise TokenMissing(f"the body has no {self.takes}")
         if not isinstance(token, str):
             raise RequestMalformed(f"{self.takes} must be a string")
-        return token
+        client = body.get("client_id")
+        if client is not None and not isinstance(client, str):
+            raise RequestMalformed("client_id must be a string")
+        return Shown(token, client)
 
-    def issued(self, pair: TokenPair, csrf: CSRF, now: float, extra: Fields) -> Answer:
+    def issued(self, pair: TokenPair, csrf: CSRF, extra: Fields) -> Answer:
         """Return the pair in a body that nobody stores."""
         said: dict[str, JSON] = {**extra, self.access: pair.access, self.refresh: pair.refresh}
         if self.expires_in is not None:
@@ -184,15 +206,20 @@ class Cookies:
             csrf.check(token, request.header(self.csrf_header))
         return token
 
-    def refresh_token(self, request: Request, csrf: CSRF) -> str:
+    @property
+    def ambient(self) -> bool:
+        """Yes: cookies come along whoever sends the request."""
+        return True
+
+    def refresh_token(self, request: Request, csrf: CSRF) -> Shown:
         """Return the refresh cookie's token, which always needs its double-submit value."""
         token = self._cookie(request, self.refresh)
         csrf.check(token, request.header(self.csrf_header))
-        return token
+        return Shown(token)
 
-    def issued(self, pair: TokenPair, csrf: CSRF, now: float, extra: Fields) -> Answer:
+    def issued(self, pair: TokenPair, csrf: CSRF, extra: Fields) -> Answer:
         """Return the pair in cookies, and in the body only when it expires."""
-        life = max(0, math.floor(pair.session_expires_at - now)) if self.persistent else None
+        life = pair.session_expires_in if self.persistent else None
         baked = [
             self._bake(self.access, pair.access, self.access_path, life, hidden=True),
             self._bake(self.refresh, pair.refresh, self.refresh_path, life, hidden=True),

@@ -6,9 +6,7 @@ turns the `Answer` back. What it does not do is decide anything.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 from keyturn import errors
@@ -36,33 +34,33 @@ DeliveryChoice: TypeAlias = Literal["cookies", "bearer"] | Delivery
 class Endpoints:
     """The end points of one issuer with one delivery."""
 
-    def __init__(
-        self, issuer: Issuer, delivery: DeliveryChoice = "cookies", *, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, issuer: Issuer, delivery: DeliveryChoice = "cookies") -> None:
         self.issuer = issuer
         self.delivery = _chosen(delivery)
-        self._now = now
 
     def refresh(self, request: Request) -> Answer:
         """Answer a request for new tokens."""
         try:
-            token = self.delivery.refresh_token(request, self.issuer.csrf)
-            return self.issued(self.issuer.refresh(token))
+            shown = self.delivery.refresh_token(request, self.issuer.csrf)
+            return self.issued(self.issuer.refresh(shown.token, client=shown.client))
         except ANSWERED as error:
             return self.refused(error, refreshing=True)
 
     def logout(self, request: Request) -> Answer:
         """Answer a request to sign out.
 
-        Whose token opens nothing any more is signed out already. Only a
-        request that may be another site's (CSRF) or that cannot be read is
-        refused, and a store that is down.
+        The refresh token says which session, superseded or not, or else the
+        access token. A token that opens nothing is no session to end
+        (RFC 7009 §2.2). Refused is a request that may be another site's
+        (CSRF) or cannot be read, and one while the store is down.
         """
         try:
-            with suppress(errors.TokenMissing, errors.TokenMalformed, errors.TokenForged):
-                self.issuer.sign_out_token(self.delivery.refresh_token(request, self.issuer.csrf))
+            self._sign_out(request)
+        except (errors.TokenMalformed, errors.TokenForged):
+            pass
         except ANSWERED as error:
-            return self.refused(error)
+            if not (isinstance(error, errors.TokenMissing) and self.delivery.ambient):
+                return self.refused(error)
         return self.delivery.signed_out()
 
     def authenticate(self, request: Request, *, live: bool = False) -> Claims:
@@ -71,7 +69,15 @@ class Endpoints:
 
     def issued(self, pair: TokenPair, extra: Mapping[str, JSON] | None = None) -> Answer:
         """Return the answer that hands a pair out."""
-        return self.delivery.issued(pair, self.issuer.csrf, self._now(), extra or {})
+        return self.delivery.issued(pair, self.issuer.csrf, extra or {})
+
+    def _sign_out(self, request: Request) -> None:
+        try:
+            shown = self.delivery.refresh_token(request, self.issuer.csrf)
+        except errors.TokenMissing:
+            self.issuer.sign_out(self.authenticate(request).sid)
+        else:
+            self.issuer.sign_out_token(shown.token)
 
     def refused(self, error: KeyturnError, *, refreshing: bool = False) -> Answer:
         """Return the answer to one of ANSWERED."""

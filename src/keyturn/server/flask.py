@@ -90,8 +90,11 @@ class Keyturn:
         """Start a session for `subject` and return the response that hands its tokens out.
 
         `claims` go into every access token; `body` is added to the
-        response's JSON. Raises as `Issuer.sign_in` does.
+        response's JSON. With `client` a refresh must name it as `client_id`,
+        which only bearer delivery can. Raises as `Issuer.sign_in` does.
         """
+        if client is not None and self._endpoints.delivery.ambient:
+            raise ConfigurationError("cookies cannot be bound to a client: a browser names none")
         flask.g.setdefault(_WHO, self._endpoints)
         pair = self.issuer.sign_in(subject, claims=claims, client=client)
         return _response(self._endpoints.issued(pair, body))

@@ -49,8 +49,9 @@ class TokenPair:
     """What a sign-in or a refresh gives. Neither repr nor str shows a token.
 
     `expires_in` is the access token's life in whole seconds from now,
-    `expires_at` its exp in POSIX seconds, `session_expires_at` the session's
-    absolute end. `generation` counts the rotations.
+    `expires_at` its exp in POSIX seconds. `session_expires_in` and
+    `session_expires_at` say the same of the session's absolute end.
+    `generation` counts the rotations.
     """
 
     access: str
@@ -60,6 +61,7 @@ class TokenPair:
     sid: str
     subject: str
     generation: int
+    session_expires_in: int
     session_expires_at: float
 
     def __repr__(self) -> str:
@@ -267,6 +269,7 @@ class Issuer:
             sid=session.sid,
             subject=session.subject,
             generation=session.counter,
+            session_expires_in=max(0, math.floor(session.expires_at - store_now)),
             session_expires_at=session.expires_at,
         )
 
