@@ -282,3 +282,15 @@ def test_a_server_that_says_nothing_is_not_waited_for_for_ever(
 
     assert run.main(3, as_json=True) == 1
     assert "did not come up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["-n", "1"], ["-n", "1", "--json"]])
+def test_a_reader_that_goes_away_is_no_traceback(traces: Traces, words: list[str]) -> None:
+    with subprocess.Popen(
+        [*DEMO, *words], env=traces.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        cast("IO[bytes]", process.stdout).close()
+        err = cast("IO[bytes]", process.stderr).read()
+
+    assert process.returncode == 1
+    assert b"Traceback" not in err

@@ -141,7 +141,7 @@ class Recorder(httpx2.AsyncBaseTransport):
                 self._log.first_try_is_over()
         if kind == "call":
             await self._log.first_tries()
-        if kind == "refresh" and status >= 400:
+        if kind == "refresh" and status in (400, 401):
             self._log.refusals.add(response.json()["code"])
         return response
 

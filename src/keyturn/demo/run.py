@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 
 import httpx2
 from rich.console import Console
@@ -27,14 +26,16 @@ def main(requests: int, *, as_json: bool) -> int:
     try:
         with Server() as url:
             lanes = asyncio.run(_compare(url, requests, news))
-    except (KeyturnError, httpx2.HTTPError, TimeoutError, OSError) as problem:
+        if as_json:
+            said = {name: lane.as_json() for name, lane in lanes.items()}
+            print(json.dumps(said, indent=2), flush=True)  # noqa: T201
+        else:
+            _show([*lanes.values()])
+    except BrokenPipeError:
+        raise  # whoever read this has seen enough; click ends quietly
+    except (KeyturnError, httpx2.HTTPError, OSError) as problem:  # TimeoutError is an OSError
         _console(stderr=True).print(f"keyturn demo: {str(problem) or 'it took too long'}")
         return 1
-    if as_json:
-        json.dump({name: lane.as_json() for name, lane in lanes.items()}, sys.stdout, indent=2)
-        sys.stdout.write("\n")
-    else:
-        _show([*lanes.values()])
     return 0
 
 
