@@ -1,0 +1,1 @@
+"""Small Flask applications that tests run under gunicorn."""
