@@ -85,6 +85,9 @@ def commands() -> click.Group:
         every refused call refreshes for itself, as they are often written,
         then with keyturn. Draws both as a browser's network tab would.
 
+        The server takes its time, as if it were some way off, so that there
+        is something to see. Every figure is measured.
+
         Takes a few seconds, needs no network, and leaves nothing behind.
         """
         try:
