@@ -70,7 +70,9 @@ class Service:
 
 
 @contextmanager
-def served(app: str, *, workers: int = 2, threads: int = 8, **environment: str) -> Iterator[Service]:
+def served(
+    app: str, environment: Mapping[str, str], *, workers: int = 2, threads: int = 8
+) -> Iterator[Service]:
     """Serve `app` ("module:name") until the end of the block."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -81,7 +83,7 @@ def served(app: str, *, workers: int = 2, threads: int = 8, **environment: str) 
             "--no-control-socket",
         ]  # fmt: skip
         process = subprocess.Popen(
-            command, pass_fds=[listener.fileno()], env=os.environ | environment, stderr=subprocess.PIPE
+            command, pass_fds=[listener.fileno()], env=os.environ | dict(environment), stderr=subprocess.PIPE
         )
         service = Service(listener.getsockname()[1])
         # Connections wait in the listener's queue until a worker is there.

@@ -39,8 +39,13 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, window: str) -> Iterator[World]:
     (tmp_path / "clock").write_text("0")
-    environment = {"STORE": str(tmp_path / "sessions.db"), "CLOCK": str(tmp_path / "clock")}
-    with served("rotating:app", WINDOW=window, MAX_AHEAD=str(MAX_AHEAD), **environment) as service:
+    environment = {
+        "STORE": str(tmp_path / "sessions.db"),
+        "CLOCK": str(tmp_path / "clock"),
+        "WINDOW": window,
+        "MAX_AHEAD": str(MAX_AHEAD),
+    }
+    with served("rotating:app", environment) as service:
         wait_for(service, workers=2)
         yield World(service, tmp_path)
 

@@ -100,9 +100,10 @@ class Bearer:
         if shown is None:
             raise TokenMissing("the request has no Authorization header")
         scheme, _, token = shown.partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        token = token.strip(" ")
+        if scheme.lower() != "bearer" or not token:
             raise TokenMissing("the Authorization header has no bearer token")
-        return token.strip()
+        return token
 
     @property
     def ambient(self) -> bool:

@@ -30,14 +30,17 @@ class Request:
         return values[0] if len(values) == 1 else None
 
     def cookies(self, name: str) -> list[str]:
-        """Return all values that the request has for a cookie (RFC 6265 §4.2)."""
+        """Return all values that the request has for a cookie (RFC 6265 §4.2), as they stand.
+
+        Quotes are part of a value, so that a value has one spelling.
+        """
         pairs = (
-            pair.strip().partition("=")
+            pair.strip(" \t").partition("=")
             for header, value in self.headers
             if header.lower() == "cookie"
             for pair in value.split(";")
         )
-        return [value.strip('"') for cookie, _, value in pairs if cookie == name]
+        return [value for cookie, _, value in pairs if cookie == name]
 
     def __repr__(self) -> str:
         return f"<Request {self.method}>"
