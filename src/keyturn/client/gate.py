@@ -31,7 +31,7 @@ class Gate:
         self._lock = threading.Lock()
         self._open = False
         self._threads: threading.Event | None = None
-        self._loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, dict[asyncio.Future[None], None]] = {}
         self._trios: dict[trio.lowlevel.TrioToken, trio.Event] = {}
         self.waiters = 0
 
@@ -85,7 +85,7 @@ class Gate:
             if self._open:
                 return
             future: asyncio.Future[None] = loop.create_future()
-            self._loops.setdefault(loop, []).append(future)
+            self._loops.setdefault(loop, {})[future] = None
             self.waiters += 1
         try:
             if timeout is None:
@@ -95,6 +95,11 @@ class Gate:
                     async with asyncio.timeout(timeout):
                         await future
         finally:
+            with self._lock:
+                futures = self._loops.get(loop, {})
+                futures.pop(future, None)
+                if not futures:
+                    self._loops.pop(loop, None)
             self._leave()
 
     async def _wait_in_trio(self, timeout: float | None) -> None:
@@ -103,12 +108,16 @@ class Gate:
         with self._lock:
             if self._open:
                 return
-            event = self._trios.setdefault(trio.lowlevel.current_trio_token(), trio.Event())
+            token = trio.lowlevel.current_trio_token()
+            event = self._trios.setdefault(token, trio.Event())
             self.waiters += 1
         try:
             with trio.move_on_after(float("inf") if timeout is None else timeout):
                 await event.wait()
         finally:
+            with self._lock:
+                if not event.statistics().tasks_waiting:
+                    self._trios.pop(token, None)
             self._leave()
 
     def _leave(self) -> None:
