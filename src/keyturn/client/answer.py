@@ -57,8 +57,10 @@ class Answer:
     def of(cls, response: HTTPResponse) -> Answer:
         """Return the answer that a fully read response holds, dated as far as the response tells."""
         headers = response.headers
+        # requests and niquests join the values of a header to one; behind `raw` they are apart.
+        apart: Mapping[str, str] = getattr(getattr(response, "raw", None), "headers", headers)
         return cls(
-            response.status_code, headers, _sent_at(response), set_cookies(headers), response.content or b""
+            response.status_code, headers, _sent_at(response), set_cookies(apart), response.content or b""
         )
 
     def json(self) -> Mapping[str, object] | None:
