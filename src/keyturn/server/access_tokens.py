@@ -5,9 +5,9 @@ wants, and that is never asked: the header must be the one that goes with a
 key of ours, and whatever else stands there ("none", a stronger HMAC, an RSA
 signature made for somebody's public key) is refused.
 
-The header of a key is the same for all its tokens, so that verifying one of
-ours needs no JSON but the claims. A header that is spelled in another way
-takes joserfc's long way round, with the same outcome.
+The header of a key is the same for all its tokens, so that making or
+verifying one needs no JSON but the claims. A header that is spelled in
+another way takes joserfc's long way round, with the same outcome.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ RESERVED: Final = frozenset(
 
 _ALGORITHM: Final = "HS256"
 _TYPE: Final = "at+jwt"
+
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class AccessTokens:
             for kid, key in keys.derive("access token").items()
         }
         self._signing = keys.signing
-        self._by_header = {self._encode(kid, {}).partition(".")[0]: key for kid, key in self._keys.items()}
+        self._headers = {kid: self._header(kid) for kid in self._keys}
+        self._by_header = {header: self._keys[kid] for kid, header in self._headers.items()}
         self._seen = _Seen(remember)
 
     def make(self, session: Session, *, issued_at: int, expires_at: int) -> str:
@@ -102,7 +105,9 @@ class AccessTokens:
         }
         if session.client is not None:
             claims["client_id"] = session.client
-        return self._encode(self._signing, claims)
+        payload = _base64(_encoder.encode(claims).encode())
+        signed = f"{self._headers[self._signing]}.{payload}"
+        return f"{signed}.{self._signature(signed, self._keys[self._signing])}"
 
     def verify(self, token: object, *, now: float, first: Callable[[Claims], None] | None = None) -> Claims:
         """Return what `token` says.
@@ -123,9 +128,13 @@ class AccessTokens:
         self._seen.put(name, claims)
         return claims
 
-    def _encode(self, kid: str, claims: Mapping[str, JSON]) -> str:
+    def _header(self, kid: str) -> str:
         header = {"alg": _ALGORITHM, "typ": _TYPE, "kid": kid}
-        return jwt.encode(header, dict(claims), self._keys[kid], registry=self._registry, default_type=None)
+        token = jwt.encode(header, {}, self._keys[kid], registry=self._registry, default_type=None)
+        return token.partition(".")[0]
+
+    def _signature(self, signed: str, key: OctKey) -> str:
+        return _base64(self._algorithm.sign(signed.encode(), key))
 
     def _read(self, token: str) -> Claims:
         signed, _, signature = token.rpartition(".")
@@ -133,8 +142,7 @@ class AccessTokens:
         key = self._by_header.get(header)
         if key is None:
             return self._claims(self._long_way_round(token))
-        genuine = base64.urlsafe_b64encode(self._algorithm.sign(signed.encode(), key)).rstrip(b"=")
-        if not hmac.compare_digest(genuine, signature.encode()):
+        if not hmac.compare_digest(self._signature(signed, key).encode(), signature.encode()):
             raise TokenForged("the access token's signature is not ours")
         # From here on it is ours, so that nothing hostile is parsed.
         try:
@@ -186,6 +194,10 @@ class AccessTokens:
                     MappingProxyType(rest),
                 )
         raise TokenMalformed("the access token was not made for this service")
+
+
+def _base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _unexpired(claims: Claims, now: float) -> Claims:

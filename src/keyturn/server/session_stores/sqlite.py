@@ -23,8 +23,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
@@ -65,6 +64,9 @@ _Row = tuple[
     str, str, float, float, int, float | None, float | None, float | None, EndedWhy | None, int, str | None,
     str | None, str,
 ]  # fmt: skip
+
+_Rows = list[_Row]
+_Values = tuple[object, ...] | Mapping[str, object]
 
 
 class _Process:
@@ -123,14 +125,12 @@ class SQLiteStore:
             session.seen_generation, session.client, session.key,
             json.dumps(dict(session.claims), separators=(",", ":")),
         )  # fmt: skip
-        with self._writer(durable=True) as connection:
-            connection.execute(f"INSERT INTO sessions ({_COLUMNS}) VALUES ({', '.join('?' * 13)})", row)  # noqa: S608
+        self._change(f"INSERT INTO sessions ({_COLUMNS}) VALUES ({', '.join('?' * 13)})", row, durable=True)  # noqa: S608
 
     def get(self, sid: str) -> Session | None:
         """Return a session, ended ones too."""
-        with self._connection() as connection:
-            row = connection.execute(f"SELECT {_COLUMNS} FROM sessions WHERE sid = ?", (sid,)).fetchone()  # noqa: S608
-        return None if row is None else _session(row)
+        _, rows = self._run(f"SELECT {_COLUMNS} FROM sessions WHERE sid = ?", (sid,))  # noqa: S608
+        return _session(rows[0]) if rows else None
 
     def advance(self, sid: str, *, read: int, to: int) -> bool:
         """Move the counter from `read` to `to`, if it is `read` and the session is not ended."""
@@ -138,60 +138,43 @@ class SQLiteStore:
             statement = (
                 "UPDATE sessions SET counter = counter WHERE sid = ? AND counter = ? AND ended_at IS NULL"
             )
-            values: tuple[object, ...] = (sid, read)
-        else:
-            statement = (
-                "UPDATE sessions SET counter = ?, rotated_at = ?"
-                " WHERE sid = ? AND counter = ? AND ended_at IS NULL"
-            )
-            values = (to, self._clock(), sid, read)
-        with self._writer() as connection:
-            return connection.execute(statement, values).rowcount == 1
+            return self._change(statement, (sid, read))[0] == 1
+        statement = (
+            "UPDATE sessions SET counter = ?, rotated_at = ?"
+            " WHERE sid = ? AND counter = ? AND ended_at IS NULL"
+        )
+        return self._change(statement, (to, self._clock(), sid, read))[0] == 1
 
     def end(self, sid: str, why: EndedWhy) -> bool:
         """End a session, for good, flushed to the disk."""
-        with self._writer(durable=True) as connection:
-            ended = connection.execute(
-                "UPDATE sessions SET ended_at = ?, ended_why = ? WHERE sid = ? AND ended_at IS NULL",
-                (self._clock(), why, sid),
-            )
-            return ended.rowcount == 1
+        statement = "UPDATE sessions SET ended_at = ?, ended_why = ? WHERE sid = ? AND ended_at IS NULL"
+        return self._change(statement, (self._clock(), why, sid), durable=True)[0] == 1
 
     def end_all(self, subject: str, why: EndedWhy) -> Sequence[Session]:
         """End all sessions of a subject, flushed to the disk."""
-        with self._writer(durable=True) as connection:
-            rows = connection.execute(
-                "UPDATE sessions SET ended_at = ?, ended_why = ? WHERE subject = ? AND ended_at IS NULL"  # noqa: S608
-                f" RETURNING {_COLUMNS}",
-                (self._clock(), why, subject),
-            ).fetchall()
+        statement = (
+            "UPDATE sessions SET ended_at = ?, ended_why = ? WHERE subject = ? AND ended_at IS NULL"  # noqa: S608
+            f" RETURNING {_COLUMNS}"
+        )
+        _, rows = self._change(statement, (self._clock(), why, subject), durable=True)
         return [_session(row) for row in rows]
 
     def list(self, subject: str) -> Sequence[Session]:
         """Return the subject's sessions that go on, oldest first."""
-        with self._connection() as connection:
-            rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM sessions WHERE subject = :subject AND {_LIVES}"  # noqa: S608
-                " ORDER BY started_at, sid",
-                {"subject": subject, "now": self._clock()},
-            ).fetchall()
+        statement = (
+            f"SELECT {_COLUMNS} FROM sessions WHERE subject = :subject AND {_LIVES} ORDER BY started_at, sid"  # noqa: S608
+        )
+        _, rows = self._run(statement, {"subject": subject, "now": self._clock()})
         return [_session(row) for row in rows]
 
     def mark_seen(self, sid: str, generation: int) -> None:
         """Remember that an access token of `generation` was verified."""
-        with self._writer() as connection:
-            connection.execute(
-                "UPDATE sessions SET seen_generation = ? WHERE sid = ? AND seen_generation < ?",
-                (generation, sid, generation),
-            )
+        statement = "UPDATE sessions SET seen_generation = ? WHERE sid = ? AND seen_generation < ?"
+        self._change(statement, (generation, sid, generation))
 
     def purge(self) -> int:
         """Delete the sessions that do not go on."""
-        with self._writer() as connection:
-            return connection.execute(
-                f"DELETE FROM sessions WHERE NOT ({_LIVES})",  # noqa: S608
-                {"now": self._clock()},
-            ).rowcount
+        return self._change(f"DELETE FROM sessions WHERE NOT ({_LIVES})", {"now": self._clock()})[0]  # noqa: S608
 
     def close(self) -> None:
         """Close this process's connections. Later calls raise StoreUnavailable."""
@@ -208,35 +191,33 @@ class SQLiteStore:
             self._process = _Process()
         return self._process
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _change(self, statement: str, values: _Values, *, durable: bool = False) -> tuple[int, _Rows]:
+        with self._mine().writing:
+            return self._run(statement, values, durable=durable)
+
+    def _run(self, statement: str, values: _Values, *, durable: bool = False) -> tuple[int, _Rows]:
+        """Run one statement, which is one transaction; return how many rows it changed, and those it gave."""
         process = self._mine()
         try:
             connection = process.idle.pop()
         except IndexError:
             connection = self._open(process)
         try:
-            yield connection
+            if durable:
+                connection.execute("PRAGMA synchronous = FULL")
+            cursor = connection.execute(statement, values)
+            rows = cursor.fetchall()
+            if durable:
+                connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
-            # It may be in any state, so nobody gets it again.
+            # The connection may be in any state, so nobody gets it again.
             process.all.remove(connection)
             connection.close()
             if isinstance(error, sqlite3.Error):
                 raise _unavailable(error) from error
             raise
         process.idle.append(connection)
-
-    @contextmanager
-    def _writer(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        with self._mine().writing, self._connection() as connection:
-            if not durable:
-                yield connection
-                return
-            connection.execute("PRAGMA synchronous = FULL")
-            try:
-                yield connection
-            finally:
-                connection.execute("PRAGMA synchronous = NORMAL")
+        return cursor.rowcount, rows
 
     def _open(self, process: _Process) -> sqlite3.Connection:
         if self._closed:
