@@ -34,7 +34,7 @@ from keyturn.client.credentials import Credentials
 from keyturn.client.gate import Gate
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.ticket import Ticket
-from keyturn.errors import KeyturnError, NotReplayable
+from keyturn.errors import NotReplayable, RefreshError
 
 MOST_REPLAYS = 10
 _IN_PARALLEL = 2
@@ -195,7 +195,7 @@ def _not_replayable(
 ) -> NotReplayable:
     """Report the refusal without waiting for what comes of it, and return the error to raise."""
     if verdict is Verdict.RENEW:
-        with contextlib.suppress(KeyturnError):  # whoever sends the request anew is told
+        with contextlib.suppress(RefreshError):  # told to whoever sends the request anew; an end is told now
             credentials.refusal_ticket(snapshot)
     return NotReplayable(
         f"the {method} was refused ({status}) and its body cannot be sent again; "
