@@ -24,6 +24,7 @@ from keyturn.client import schedule
 from keyturn.client.answer import Answer
 from keyturn.errors import (
     KeyturnError,
+    NotSignedIn,
     OutcomeUnknown,
     RefreshError,
     RefreshMisconfigured,
@@ -81,8 +82,8 @@ def raise_for_refusal(answer: Answer) -> None:
 
 def failure(error: Exception, wire: Wire) -> KeyturnError:
     """Return what an exception of an exchange means."""
-    if isinstance(error, KeyturnError):
-        return error
+    if isinstance(error, RefreshError | NotSignedIn) or (isinstance(error, KeyturnError) and not wire.sent):
+        return error  # any other, once sent, is an answer that could not be read: Tokens that cannot be made
     if isinstance(error, httpx2.HTTPStatusError):
         return _status_error(error, wire.clock())
     unreached = isinstance(error, _NOT_CONNECTED) or (isinstance(error, TimeoutError) and wire.connecting)
