@@ -220,6 +220,8 @@ class Credentials:
         now, needed = self._clock(), 0.0 if min_ttl is None else min_ttl.total_seconds()
         with self._lock:
             current = self._signed_in()
+            if current.generation and current.lifetime is not None and current.lifetime <= needed:
+                needed = 0.0  # this server grants no more
             zone = current.plan.zone(now, needed)
             if zone is Zone.FRESH:
                 return Ticket(current, None, self._clock)
