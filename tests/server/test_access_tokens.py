@@ -96,6 +96,20 @@ def test_the_claims_cannot_be_changed_for_who_comes_next(issuer: Issuer) -> None
         claims.extra["role"] = "root"  # type: ignore[index]
 
 
+def test_a_list_among_the_claims_is_the_callers_own(issuer: Issuer) -> None:
+    """A view that adds a role to what it got must not have added it for the next request."""
+    token = issuer.sign_in("alice", claims={"roles": ["reader"], "deep": {"er": [1]}}).access
+    for _ in range(3):
+        claims = issuer.verify(token)
+        roles, deep = claims["roles"], claims["deep"]
+        assert roles == ["reader"]
+        assert deep == {"er": [1]}
+        assert isinstance(roles, list)
+        assert isinstance(deep, dict)
+        roles.append("admin")
+        deep["er"].append(2)
+
+
 def test_it_is_refused_from_its_exp_on_also_when_it_was_seen_before(issuer: Issuer, clock: Clock) -> None:
     seen, new = issuer.sign_in("alice"), issuer.sign_in("alice")
     clock.now = seen.expires_at - 0.001

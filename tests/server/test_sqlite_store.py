@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,6 +199,21 @@ def test_a_file_that_stays_locked_is_a_store_that_is_down_not_another_error(path
     store.close()
 
 
+def test_writers_that_queue_behind_a_locked_file_do_not_wait_one_after_the_other(path: Path) -> None:
+    """Each waits as long as it may, and not as long as all before it together."""
+    store = SQLiteStore(path, timeout=0.2)
+    session = started(store)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    results = at_once([lambda: store.advance(session.sid, read=0, to=1)] * 30)
+    assert all(isinstance(result, StoreUnavailable) for result in results)
+    assert time.monotonic() - began < 30 * 0.2
+    holder.execute("ROLLBACK")
+    holder.close()
+    store.close()
+
+
 def test_a_closed_store_is_down(store: SQLiteStore) -> None:
     store.close()
     with pytest.raises(StoreUnavailable):
@@ -242,14 +258,14 @@ def test_threads_that_come_and_go_leave_no_connections_behind(store: SQLiteStore
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_opens_its_own_connections_and_leaves_its_parents_alone(store: SQLiteStore) -> None:
     session = started(store)
-    inherited = list(store._process.all)
+    inherited = set(store._process.all)
     child = os.fork()
     if child == 0:
         try:
             won = store.advance(session.sid, read=0, to=1)
-            own = not set(map(id, store._process.all)) & set(map(id, inherited))
+            own = not store._process.all & inherited
             store.close()
-            usable = inherited[0].execute("SELECT 1").fetchone() == (1,)  # not closed with the store
+            usable = next(iter(inherited)).execute("SELECT 1").fetchone() == (1,)  # not closed with the store
             os._exit(0 if won and own and usable else 1)
         finally:
             os._exit(2)

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 import hashlib
 import hmac
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -121,12 +122,12 @@ class AccessTokens:
         name = hashlib.sha256(token.encode()).digest()  # the cache keeps no token that could be read out
         claims = self._seen.get(name)
         if claims is not None:
-            return _unexpired(claims, now)
+            return _own(_unexpired(claims, now))
         claims = _unexpired(self._read(token), now)
         if first is not None:
             first(claims)
         self._seen.put(name, claims)
-        return claims
+        return _own(claims)
 
     def _header(self, kid: str) -> str:
         header = {"alg": _ALGORITHM, "typ": _TYPE, "kid": kid}
@@ -203,6 +204,14 @@ def _base64(raw: bytes) -> str:
 def _unexpired(claims: Claims, now: float) -> Claims:
     if now >= claims.expires_at:
         raise TokenExpired("the access token has expired", sid=claims.sid)
+    return claims
+
+
+def _own(claims: Claims) -> Claims:
+    """Return claims that the caller may change the lists and objects of: the next caller gets others."""
+    for value in claims.extra.values():
+        if isinstance(value, list | dict):
+            return replace(claims, extra=MappingProxyType(copy.deepcopy(dict(claims.extra))))
     return claims
 
 

@@ -8,20 +8,18 @@ else was faster; then it reads again and decides again.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as altered
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Final
 
 from keyturn import errors
-from keyturn.errors import ConfigurationError, SessionRefused, StoreUnavailable, TokenReused
-from keyturn.server import events, rotation
-from keyturn.server.access_tokens import RESERVED, AccessTokens, Claims
+from keyturn.errors import SessionRefused, StoreUnavailable, TokenReused
+from keyturn.server import arguments, events, rotation
+from keyturn.server.access_tokens import AccessTokens, Claims
 from keyturn.server.csrf import CSRF
 from keyturn.server.keys import Keys, Secret
 from keyturn.server.refresh_tokens import RefreshToken, RefreshTokens, new_sid
@@ -30,8 +28,6 @@ from keyturn.server.session import JSON, EndedWhy, Session
 from keyturn.server.session_stores import SessionStore, open_store
 
 _ATTEMPTS: Final = 64  # each that fails means that another refresh of this session succeeded
-_LARGEST_CLAIMS: Final = 4096
-_LONGEST_NAME: Final = 255
 
 _REFUSALS: Final[Mapping[rotation.Reason, tuple[type[SessionRefused], str]]] = {
     "unknown": (errors.SessionUnknown, "there is no such session"),
@@ -104,11 +100,11 @@ class Issuer:
         now: Callable[[], float] = time.time,
         remember: int = 4096,
     ) -> None:
-        _check_text("name", name)
-        _check_text("audience", name if audience is None else audience)
-        _check_span("access_lifetime", access_lifetime)
-        _check_span("session_lifetime", session_lifetime)
-        _check_span("idle_limit", session_lifetime if idle_limit is None else idle_limit)
+        arguments.check_text("name", name)
+        arguments.check_text("audience", name if audience is None else audience)
+        arguments.check_span("access_lifetime", access_lifetime)
+        arguments.check_span("session_lifetime", session_lifetime)
+        arguments.check_span("idle_limit", session_lifetime if idle_limit is None else idle_limit)
         keys = Keys(secret, issuer=name, signing=signing)
         self.name = name
         self.rotation = rotation or Rotation()
@@ -141,9 +137,11 @@ class Issuer:
         `key` (a DPoP key's thumbprint) bind it. Raises ConfigurationError
         for a subject or claims that no token can carry, StoreUnavailable.
         """
-        for what, name in (("subject", subject), ("client", client), ("key", key)):
-            if not _nameable(name) and (name is not None or what == "subject"):
-                raise ConfigurationError(f"{what} must be a str of 1 to {_LONGEST_NAME} characters")
+        arguments.check_name("subject", subject)
+        if client is not None:
+            arguments.check_name("client", client)
+        if key is not None:
+            arguments.check_name("key", key)
         now = self._store.now()
         session = Session(
             sid=new_sid(),
@@ -153,7 +151,7 @@ class Issuer:
             idle_limit=self._idle_limit,
             client=client,
             key=key,
-            claims=_carried(claims or {}),
+            claims=arguments.carried(claims or {}),
         )
         pair = self._mint(session, now)  # first, so that what no token can carry leaves no row
         self._store.create(session)
@@ -296,33 +294,3 @@ class Issuer:
             reason = "expired" if now >= session.expires_at else "idle"
         error, message = _REFUSALS[reason]
         raise error(message, sid=sid)
-
-
-def _check_text(what: str, value: object) -> None:
-    if not isinstance(value, str) or not value or not value.isprintable() or not value.isascii():
-        raise ConfigurationError(f"Issuer {what}= must be visible ASCII text")
-
-
-def _check_span(what: str, value: object) -> None:
-    if not isinstance(value, timedelta) or value <= timedelta(0):
-        raise ConfigurationError(f"Issuer {what}= must be a timedelta longer than 0")
-
-
-def _nameable(name: object) -> bool:
-    """Tell whether every store and every token can carry `name`."""
-    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or "\0" in name:
-        return False
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _carried(claims: Mapping[str, JSON]) -> Mapping[str, JSON]:
-    """Return a copy of `claims` as they come out of a token again."""
-    if taken := RESERVED.intersection(claims):
-        raise ConfigurationError(f"these claims are keyturn's own: {', '.join(sorted(taken))}")
-    try:
-        text = json.dumps(dict(claims), allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError):
-        raise ConfigurationError("claims must be what JSON can say") from None
-    if len(text) > _LARGEST_CLAIMS:
-        raise ConfigurationError(f"claims may have {_LARGEST_CLAIMS} bytes as JSON, these have {len(text)}")
-    return MappingProxyType(json.loads(text))

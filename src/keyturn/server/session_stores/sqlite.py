@@ -75,7 +75,7 @@ class _Process:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.idle: deque[sqlite3.Connection] = deque()
-        self.all: list[sqlite3.Connection] = []
+        self.all: set[sqlite3.Connection] = set()
         self.writing = threading.Lock()
 
 
@@ -192,8 +192,13 @@ class SQLiteStore:
         return self._process
 
     def _change(self, statement: str, values: _Values, *, durable: bool = False) -> tuple[int, _Rows]:
-        with self._mine().writing:
+        writing = self._mine().writing
+        if not writing.acquire(timeout=self._timeout):
+            raise StoreUnavailable("the session store does not answer (others have waited too long already)")
+        try:
             return self._run(statement, values, durable=durable)
+        finally:
+            writing.release()
 
     def _run(self, statement: str, values: _Values, *, durable: bool = False) -> tuple[int, _Rows]:
         """Run one statement, which is one transaction; return how many rows it changed, and those it gave."""
@@ -211,7 +216,7 @@ class SQLiteStore:
                 connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException as error:
             # The connection may be in any state, so nobody gets it again.
-            process.all.remove(connection)
+            process.all.discard(connection)
             connection.close()
             if isinstance(error, sqlite3.Error):
                 raise _unavailable(error) from error
@@ -228,7 +233,7 @@ class SQLiteStore:
             )
         except sqlite3.Error as error:
             raise _unavailable(error) from error
-        process.all.append(connection)
+        process.all.add(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
