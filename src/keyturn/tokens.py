@@ -16,12 +16,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from types import MappingProxyType
 
 from keyturn.errors import ConfigurationError
 
 _LONGEST_JWT_READ = 64 * 1024
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _LATEST = 1e11  # the year 5138; anything later is a time in milliseconds
 
 
@@ -32,17 +34,18 @@ class Tokens:
     `expires_at` is in POSIX seconds (as `time.time()`), None if nobody said;
     it is read from `access` where that is a JWT with an `exp`. `lifetime` is
     in seconds. `extra` holds what else the grant or the carrier needs, such
-    as CSRF values. Neither repr nor str shows a secret.
+    as CSRF values: strings of printable ASCII by name. Neither repr nor str
+    shows a secret.
 
-    Raises ConfigurationError for a token that no header could carry, and for
-    an `expires_at` in milliseconds.
+    Raises ConfigurationError for a token or an `extra` that no header could
+    carry, and for times that are no number of seconds.
     """
 
     access: str
     refresh: str | None = None
     expires_at: float | None = None
     lifetime: float | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in ("access", "refresh"):
@@ -53,16 +56,20 @@ class Tokens:
                 raise ConfigurationError(
                     f"Tokens.{name} must be a non-empty string of visible ASCII characters"
                 )
-        if self.expires_at is not None and seconds(self.expires_at) is None:
+        if self.expires_at is not None and not _is_time(self.expires_at):
             raise ConfigurationError("Tokens.expires_at is in POSIX seconds, as time.time() gives them")
         if self.expires_at is not None and self.expires_at > _LATEST:
             raise ConfigurationError("Tokens.expires_at is in seconds; this looks like milliseconds")
-        claims = {} if self.expires_at is not None and self.lifetime is not None else jwt_claims(self.access)
-        expires, issued = seconds(claims.get("exp")), seconds(claims.get("iat"))
-        if self.expires_at is None and expires is not None and expires <= _LATEST:
-            object.__setattr__(self, "expires_at", expires)
-        if self.lifetime is None and expires is not None and issued is not None:
-            object.__setattr__(self, "lifetime", max(0.0, expires - issued))
+        if self.lifetime is not None and (not _is_time(self.lifetime) or self.lifetime < 0):
+            raise ConfigurationError("Tokens.lifetime is a number of seconds, not below 0")
+        if not _is_extra(self.extra):
+            raise ConfigurationError("Tokens.extra must map strings to strings of printable ASCII characters")
+        if self.expires_at is None or self.lifetime is None:
+            expires, lifetime = _jwt_life(self.access)
+            if self.expires_at is None:
+                object.__setattr__(self, "expires_at", expires)
+            if self.lifetime is None:
+                object.__setattr__(self, "lifetime", lifetime)
         object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
 
     def __repr__(self) -> str:
@@ -91,16 +98,15 @@ def received(
     seconds (RFC 6749 §5.1); anything else counts as not given. Raises
     ConfigurationError as `Tokens` does.
     """
+    if not _is_time(sent_at) or sent_at > _LATEST:
+        raise ConfigurationError("sent_at is in POSIX seconds, as time.time() gives them")
     lifetime = seconds(expires_in)
     if lifetime is None and isinstance(access, str):
-        claims = jwt_claims(access)
-        expires, issued = seconds(claims.get("exp")), seconds(claims.get("iat"))
-        if expires is not None and issued is not None:
-            lifetime = expires - issued
+        _, lifetime = _jwt_life(access)
     if lifetime is None:
-        return Tokens(access, refresh, extra=extra or {})
+        return Tokens(access, refresh, extra={} if extra is None else extra)
     lifetime = min(max(0.0, lifetime), _LATEST - sent_at)
-    return Tokens(access, refresh, sent_at + lifetime, lifetime, extra or {})
+    return Tokens(access, refresh, sent_at + lifetime, lifetime, {} if extra is None else extra)
 
 
 def seconds(value: object) -> float | None:
@@ -125,3 +131,22 @@ def jwt_claims(token: str) -> Mapping[str, object]:
     except (binascii.Error, ValueError, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}
+
+
+def _jwt_life(token: str) -> tuple[float | None, float | None]:
+    """Return the exp and the lifetime that a JWT states, None for what it does not state in seconds."""
+    claims = jwt_claims(token)
+    expires, issued = seconds(claims.get("exp")), seconds(claims.get("iat"))
+    if expires is None or expires > _LATEST:
+        return None, None
+    return expires, None if issued is None else max(0.0, expires - issued)
+
+
+def _is_time(value: object) -> bool:
+    return not isinstance(value, str) and seconds(value) is not None
+
+
+def _is_extra(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(text, str) and _PRINTABLE.fullmatch(text) for text in chain(*value.items())
+    )
