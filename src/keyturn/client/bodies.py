@@ -1,15 +1,18 @@
 """Bodies: whether what was sent once can be sent again, whole.
 
 httpx and httpx2 send a stream. Bytes can be sent again, and so can a file
-that can seek, from where it stood, and a form of such parts. A generator
-cannot: its second run is empty. What is not known to be repeatable is taken
-for not repeatable.
+that can seek, from where it stood, and a form of such parts. A generator cannot:
+its second run is empty. Nor can what is read by awaiting, for it would have
+to be rewound by awaiting. What is not known to be repeatable, such as a
+stream of the user's own, is taken for not repeatable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol, cast
+
+_LIBRARIES = frozenset({"httpx", "httpx2"})
 
 
 class _File(Protocol):
@@ -20,6 +23,8 @@ class _File(Protocol):
 
 def rewinder(stream: object) -> Callable[[], None] | None:
     """Return what makes `stream` start anew, None where nothing does. Call it before the first sending."""
+    if type(stream).__module__.partition(".")[0] not in _LIBRARIES or not hasattr(stream, "__iter__"):
+        return None
     fields = getattr(stream, "fields", None)
     if isinstance(fields, list):  # a multipart form, which rewinds its files by itself
         return _nothing if all(_repeatable(getattr(field, "file", b"")) for field in fields) else None
