@@ -125,10 +125,10 @@ def authflow(credentials: Credentials, call: Call[Response]) -> Journey[Response
     """Take one request through; return the response for the caller. Raises as `Credentials.get_tokens`."""
     if not call.serves(credentials):
         return cast(Response, (yield Step.SEND))
-    snapshot, renewed = credentials.fresh(), False
+    snapshot, renewed = credentials.fresh() if call.replayable() else None, False
     if snapshot is None:
         before = credentials.tokens
-        snapshot = yield from _redeem(credentials.ticket())
+        snapshot = yield from _redeem(credentials.ticket(once=not call.replayable()))
         renewed = before is not None and snapshot.supersedes(before)
     replays = 0
     turn: Gate | None = None

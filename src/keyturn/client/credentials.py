@@ -86,6 +86,7 @@ class Credentials:
         self.name = name
         self._on_event, self._clock, self._patience = on_event, clock, retry_for.total_seconds()
         self._current: Snapshot | None = None if tokens is None else Snapshot.first(tokens, clock())
+        self._refused: Snapshot | None = None
         self._absence: KeyturnError = NotSignedIn("there are no tokens yet: sign in first")
         self._unknown: OutcomeUnknown | None = None
         self._misconfigured: RefreshMisconfigured | None = None
@@ -215,16 +216,21 @@ class Credentials:
         current = self._current
         return current if current is not None and self._clock() < current.plan.advisory_at else None
 
-    def ticket(self, min_ttl: timedelta | None = None) -> Ticket:
-        """Return a ticket for tokens of at least `min_ttl`. Raises what stands in the way."""
+    def ticket(self, min_ttl: timedelta | None = None, *, once: bool = False) -> Ticket:
+        """Return a ticket for tokens of at least `min_ttl`. Raises what stands in the way.
+
+        `once` is for a body that can be sent only once: it is not spent on
+        tokens that were refused while the refresh for that is in the air.
+        """
         now, needed = self._clock(), 0.0 if min_ttl is None else min_ttl.total_seconds()
         with self._lock:
             current = self._signed_in()
             if current.generation and current.lifetime is not None and current.lifetime <= needed:
                 needed = 0.0  # this server grants no more
             zone = current.plan.zone(now, needed)
+            wait = zone is Zone.MANDATORY or (once and current is self._refused)
             if zone is Zone.FRESH:
-                return Ticket(current, None, self._clock)
+                return Ticket(current, self._flight if wait else None, self._clock)
             usable = current.left(now) > 0
             obstacle = self._obstacle(now, current)
             if usable and (obstacle is not None or now < self._quiet_until):
@@ -232,7 +238,7 @@ class Credentials:
             if obstacle is not None:
                 raise obstacle.again()
             flight = self._flight or self._take_off(current, now)
-            return Ticket(current, flight if zone is Zone.MANDATORY else None, self._clock)
+            return Ticket(current, flight if wait else None, self._clock)
 
     def refusal_ticket(self, rejected: Snapshot) -> Ticket:
         """Return a ticket for what takes the place of refused tokens. Raises what stands in the way."""
@@ -246,6 +252,7 @@ class Credentials:
             obstacle = self._obstacle(now, current)
             if obstacle is not None:
                 raise obstacle.again()
+            self._refused = current
             return Ticket(current, self._flight or self._take_off(current, now), self._clock, refused=True)
 
     def successor(self, snapshot: Snapshot) -> Snapshot:
