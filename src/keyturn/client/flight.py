@@ -22,7 +22,7 @@ import contextvars
 import random
 import time
 from collections.abc import Callable
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from keyturn.client import loop, schedule
 from keyturn.client.gate import Gate
@@ -77,6 +77,7 @@ class Flight:
         self._wire: Wire | None = None
         self._ambiguous = False
         self._task: asyncio.Task[None] | None = None
+        self._given_up = False
 
     def take_off(self, owner: int) -> None:
         """Start, on keyturn's loop, aboard whatever the caller is aboard of. Raises RefreshUnavailable."""
@@ -121,11 +122,15 @@ class Flight:
         return self._grant.timeout + self._grant.replay_window
 
     def _give_up_unless_sent(self) -> None:
-        if not self.sent and self._task is not None:
-            self._task.cancel()
+        if not self.sent:
+            self._given_up = True
+            if self._task is not None:
+                self._task.cancel()
 
     async def _fly(self) -> None:
-        self._task = asyncio.current_task()
+        self._task = task = cast("asyncio.Task[None]", asyncio.current_task())
+        if self._given_up:  # before it began
+            task.cancel()
         result: Tokens | KeyturnError | None
         try:
             result = await self._buy()
@@ -174,7 +179,11 @@ class Flight:
         try:
             async with asyncio.timeout(self._grant.timeout):
                 return await self._grant.exchange(self.carried, wire)
-        except Exception as error:  # noqa: BLE001 - a callable raises what it likes; its meaning is raised below
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # a callable raises what it likes; its meaning is raised below
+            if self._given_up and isinstance(error, asyncio.CancelledError):
+                raise
             meaning = failure(error, wire)
             if not isinstance(meaning, OutcomeUnknown):
                 wire.sent = False  # it was answered, or never left: nothing is open any more

@@ -4,12 +4,14 @@ An exchange must not depend on any caller: a caller's loop may be closed, its
 task cancelled, its thread gone, while what is on the wire has already rotated
 the token. So it runs on an asyncio loop of keyturn's, on a daemon thread that
 is started on first use. It is a selector loop whatever the event loop policy
-says, and it is never closed: it lives as long as the process.
+says, and it is never closed: it lives as long as the process, whatever a
+callback raises.
 
 At exit an exchange that was already sent is waited for, bounded by its own
-time-out. In a forked child the parent's loop is left alone (its selector is
-shared with the parent; closing it there would deafen the parent) and a new
-one is built on first use.
+time-out, and one that was not is given up; so nothing here runs on a thread
+that the interpreter joins, as asyncio's own are. In a forked child the
+parent's loop is left alone (its selector is shared with the parent; closing
+it there would deafen the parent) and a new one is built on first use.
 """
 
 from __future__ import annotations
@@ -17,13 +19,19 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
+import functools
+import logging
 import os
+import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from keyturn.errors import RefreshUnavailable
+
+T = TypeVar("T")
+logger = logging.getLogger("keyturn.client")
 
 
 class Airborne(Protocol):
@@ -36,6 +44,10 @@ class Airborne(Protocol):
 class _Loop(asyncio.SelectorEventLoop):
     def __del__(self) -> None:
         """Say nothing: the loop lives as long as the process, and a child only inherits it."""
+
+    async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
+        """Resolve a name on a daemon thread: a resolver that hangs must not hold the process at exit."""
+        return await on_thread(functools.partial(socket.getaddrinfo, *args, **options), "keyturn-resolver")
 
 
 _guard = threading.Lock()
@@ -76,6 +88,37 @@ def call(function: Callable[[], None]) -> None:
     _running().call_soon_threadsafe(function, context=contextvars.Context())
 
 
+async def on_thread(function: Callable[[], T], name: str) -> T:
+    """Run `function()` on a daemon thread called `name`, in the current context; return what it returns.
+
+    Raises what it raises, and RefreshUnavailable where no thread can be started.
+    """
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if not outcome.done():  # timed out in the meantime
+            outcome.set_result((result, error))
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = context.run(function)
+        except BaseException as raised:  # noqa: BLE001 - raised again below
+            error = raised
+        loop.call_soon_threadsafe(settle, result, error)
+
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:
+        raise RefreshUnavailable("no thread can be started for a refresh") from error
+    result, raised = await outcome
+    if raised is not None:
+        raise raised
+    return cast(T, result)
+
+
 def is_current() -> bool:
     """Tell whether this is keyturn's own thread, where nobody may block."""
     return _thread is threading.current_thread()
@@ -92,10 +135,11 @@ def _running() -> _Loop:
         with _guard:
             if _loop is None:
                 loop = _Loop()
-                _thread = threading.Thread(target=loop.run_forever, name="keyturn", daemon=True)
+                _thread = threading.Thread(target=_run_for_ever, args=(loop,), name="keyturn", daemon=True)
                 try:
                     _thread.start()
                 except RuntimeError as error:
+                    loop.close()
                     raise RefreshUnavailable(
                         "the interpreter is shutting down: no thread for a refresh"
                     ) from error
@@ -103,8 +147,19 @@ def _running() -> _Loop:
     return _loop
 
 
+def _run_for_ever(loop: _Loop) -> None:
+    while True:
+        try:
+            loop.run_forever()
+        except BaseException:  # asyncio lets SystemExit and KeyboardInterrupt through
+            logger.exception("a callback tried to stop keyturn's loop")
+
+
 def _settle_at_exit() -> None:
-    for flight in list(_in_air):
+    flights = list(_in_air)
+    for flight in flights:
+        flight.settle(0.0)  # gives up what is not sent before anything is waited for
+    for flight in flights:
         flight.settle()
 
 

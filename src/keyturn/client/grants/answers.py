@@ -80,7 +80,7 @@ def raise_for_refusal(answer: Answer) -> None:
     )
 
 
-def failure(error: Exception, wire: Wire) -> KeyturnError:
+def failure(error: BaseException, wire: Wire) -> KeyturnError:
     """Return what an exception of an exchange means."""
     if isinstance(error, RefreshError | NotSignedIn) or (isinstance(error, KeyturnError) and not wire.sent):
         return error  # any other, once sent, is an answer that could not be read: Tokens that cannot be made

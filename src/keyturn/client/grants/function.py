@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
-import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import cast
 
 import httpx2
 
+from keyturn.client import loop
 from keyturn.client.carriers import Bearer, Carrier
 from keyturn.client.grants.http import Grant, HTTPFactory, Wire, default_http, tls, window_and_timeout
 from keyturn.errors import ConfigurationError, RefreshMisconfigured
@@ -90,28 +88,7 @@ class Call:
             return await self._function(tokens, http)  # type: ignore[arg-type, misc]  # _is_async tells which one it is
 
     async def _call_on_thread(self, tokens: Tokens) -> object:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[object] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def settle(result: object, error: BaseException | None) -> None:
-            if answer.done():
-                return  # timed out in the meantime
-            if error is None:
-                answer.set_result(result)
-            else:
-                answer.set_exception(error)
-
-        def run() -> None:
-            result, error = None, None
-            try:
-                result = context.run(self._call_sync, tokens)
-            except Exception as raised:  # noqa: BLE001 - handed to the flight, which judges it
-                error = raised
-            loop.call_soon_threadsafe(settle, result, error)
-
-        threading.Thread(target=run, name="keyturn-grant", daemon=True).start()
-        return await answer
+        return await loop.on_thread(lambda: self._call_sync(tokens), "keyturn-grant")
 
     def _call_sync(self, tokens: Tokens) -> object:
         make = self._sync_http or (lambda: httpx2.Client(timeout=self.timeout, verify=tls()))
