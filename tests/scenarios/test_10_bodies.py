@@ -1,0 +1,311 @@
+"""Scenario 10: a refused body is sent again whole, by the bytes that the server received, or not at all."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import keyturn
+from keyturn.testing import StrictServer
+from tests.scenarios.callers import WAYS, Caller, Way, api_requests
+
+CONTENT = bytes(range(256)) * 320  # 80 KiB: more than one chunk
+START = 70_000
+FORM = {"Content-Type": "multipart/form-data; boundary=keyturn"}
+
+Request = dict[str, Any]
+
+
+class Files:
+    """The file on the disk, opened as often as a test asks, and closed after it."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._path, self._stack = path, stack
+
+    def opened(self, start: int = 0) -> Any:
+        """Return the file, read up to `start`."""
+        file = self._stack.enter_context(self._path.open("rb"))
+        file.seek(start)
+        return file
+
+    def spooled(self) -> Any:
+        """Return a temporary file of the same content."""
+        file = tempfile.SpooledTemporaryFile()  # noqa: SIM115 - closed with the stack
+        self._stack.callback(file.close)
+        file.write(CONTENT)
+        file.seek(0)
+        return file
+
+
+def _in_memory(start: int = 0) -> io.BytesIO:
+    file = io.BytesIO(CONTENT)
+    file.seek(start)
+    return file
+
+
+def _parts(*files: Any) -> Request:
+    return {
+        "files": [("upload", ("export.bin", file, "text/plain")) for file in files],
+        "data": {"a": "1"},
+        "headers": FORM,
+    }
+
+
+def _from_the_middle(file: Any) -> Request:
+    return {"content": file, "headers": {"Content-Length": str(len(CONTENT) - START)}}
+
+
+REPEATABLE: dict[str, Callable[[Files], Request]] = {
+    "empty": lambda _: {},
+    "json": lambda _: {"json": {"a": [1, 2, 3], "b": "ü" * 10_000}},
+    "form": lambda _: {"data": {"a": "1", "b": "&="}},
+    "bytes": lambda _: {"content": CONTENT},
+    "text": lambda _: {"content": "ü" * 1000},
+    "multipart-bytes": lambda _: _parts(CONTENT, b""),
+    "multipart-file": lambda files: _parts(files.opened()),
+    "multipart-file-from-the-middle": lambda files: _parts(files.opened(START)),
+    "multipart-two-files": lambda files: _parts(files.opened(), _in_memory()),
+}
+ONLY_SYNC: dict[str, Callable[[Files], Request]] = {  # an AsyncClient takes no plain file for a body
+    "list": lambda _: {"content": [CONTENT[:START], b"", CONTENT[START:]]},
+    "file": lambda files: {"content": files.opened()},
+    "file-from-the-middle": lambda files: _from_the_middle(files.opened(START)),
+    "file-in-memory": lambda _: {"content": _in_memory()},
+    "file-in-memory-from-the-middle": lambda _: _from_the_middle(_in_memory(START)),
+    "spooled-file": lambda files: {"content": files.spooled()},
+}
+
+
+class Pipe(io.RawIOBase):
+    """A file that cannot seek."""
+
+    def __init__(self) -> None:
+        self._file = _in_memory()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer)
+
+
+class ReadOnce:
+    """What can be read, and says nothing about seeking."""
+
+    def __init__(self) -> None:
+        self.read = _in_memory().read
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self.read(65536):
+            yield chunk
+
+
+class AsyncFile:
+    """A file as trio, anyio and aiofiles have them: it says that it can seek, and awaits to do so."""
+
+    def __init__(self) -> None:
+        self._file = _in_memory()
+
+    def seekable(self) -> bool:
+        return True
+
+    async def tell(self) -> int:
+        return self._file.tell()
+
+    async def seek(self, offset: int) -> int:
+        return self._file.seek(offset)
+
+    async def aread(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await self.aread(65536):
+            yield chunk
+
+
+class AwaitedFile(AsyncFile):
+    """A file that must be awaited even to say that it can seek, as aiofiles'."""
+
+    async def seekable(self) -> bool:  # type: ignore[override]  # that is the trap
+        return True
+
+
+def _progress(way: Way) -> Any:
+    """Return a body stream of the user's own, which wraps a file and can be read once."""
+    file = _in_memory()
+    chunks = iter(lambda: file.read(65536), b"")
+
+    class Progress(way.host.lib.SyncByteStream, way.host.lib.AsyncByteStream):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self._stream = file
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield from chunks
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for chunk in chunks:
+                yield chunk
+
+    return Progress()
+
+
+ONCE: dict[str, Callable[[Way], Any]] = {
+    "generator": lambda way: way.generator([CONTENT[:START], CONTENT[START:]]),
+}
+ONCE_SYNC: dict[str, Callable[[Way], Any]] = {
+    "iterator": lambda way: iter([CONTENT[:START], CONTENT[START:]]),
+    "map": lambda way: map(bytes, [CONTENT[:START], CONTENT[START:]]),
+    "pipe": lambda way: Pipe(),
+    "read-once": lambda way: ReadOnce(),
+}
+ONCE_ASYNC: dict[str, Callable[[Way], Any]] = {
+    "async-file": lambda way: AsyncFile(),
+    "awaited-file": lambda way: AwaitedFile(),
+}
+EARLY = pytest.mark.parametrize("path", ["/upload", "/upload?early=1"], ids=["", "early"])
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bodies") / "export.bin"
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def files(exported: Path) -> Iterator[Files]:
+    with ExitStack() as stack:
+        yield Files(exported, stack)
+
+
+@EARLY
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_refused_body_that_can_be_repeated_is_sent_again_byte_for_byte(
+    strict_server: StrictServer, way: Way, path: str, files: Files, subtests: pytest.Subtests
+) -> None:
+    credentials = way.credentials(strict_server)
+    with Caller(way, strict_server, credentials) as api:
+        for name, make in (REPEATABLE if way.is_async else REPEATABLE | ONLY_SYNC).items():
+            with subtests.test(name):
+                strict_server.reset()
+                credentials.sign_in(way.sign_in(strict_server))
+                strict_server.expire()
+
+                assert api.send("POST", path, **make(files)).status_code == 200
+
+                reference = way.host.lib.Request("POST", strict_server.url, **make(files)).read()
+                refused, answered = api_requests(strict_server)
+                assert (refused.status, answered.status) == (401, 200)
+                assert refused.complete
+                assert answered.complete
+                assert refused.body == reference
+                assert answered.body == reference
+
+
+@EARLY
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_refused_body_that_cannot_be_repeated_is_not_sent_a_second_time(
+    strict_server: StrictServer, way: Way, path: str, subtests: pytest.Subtests
+) -> None:
+    credentials = way.credentials(strict_server)
+    with Caller(way, strict_server, credentials) as api:
+        for name, make in (ONCE | (ONCE_ASYNC if way.is_async else ONCE_SYNC)).items():
+            with subtests.test(name):
+                strict_server.reset()
+                credentials.sign_in(way.sign_in(strict_server))
+                strict_server.expire()
+
+                with pytest.raises(keyturn.NotReplayable) as raised:
+                    api.send("POST", path, content=make(way))
+                assert (raised.value.method, raised.value.status) == ("POST", 401)
+                (refused,) = api_requests(strict_server)
+                assert refused.status == 401
+
+                strict_server.wait_for(refreshes=1)  # the refusal was reported
+                assert api.send("POST", path, content=make(way)).status_code == 200
+                _, again = api_requests(strict_server)
+                assert (again.status, again.complete) == (200, True)
+                assert again.body == CONTENT
+                assert strict_server.stats.refreshes == 1
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_stream_of_the_users_own_is_taken_for_what_can_be_read_once(
+    strict_server: StrictServer, way: Way
+) -> None:
+    credentials = way.credentials(strict_server)
+    strict_server.expire()
+
+    with Caller(way, strict_server, credentials) as api:
+        request = way.host.lib.Request(
+            "POST",
+            strict_server.url + "/upload",
+            stream=_progress(way),
+            headers={"Host": "localhost", "Transfer-Encoding": "chunked"},
+        )
+        sent = api.run(api.client.send(request)) if way.is_async else None
+        with pytest.raises(keyturn.NotReplayable):
+            _ = api.client.send(request) if sent is None else sent.result(30)
+
+    (refused,) = api_requests(strict_server)
+    assert refused.body == CONTENT
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_new_body_waits_for_the_refresh_that_the_refused_one_asked_for(
+    strict_server: StrictServer, way: Way
+) -> None:
+    strict_server.configure(refresh_delay=0.2)
+    credentials = way.credentials(strict_server)
+    strict_server.expire()
+
+    with Caller(way, strict_server, credentials) as api:
+        with pytest.raises(keyturn.NotReplayable):
+            api.send("POST", "/upload", content=way.generator([b"first"]))
+        assert api.send("POST", "/upload", content=way.generator([b"second"])).status_code == 200
+
+    assert [(one.status, one.body) for one in api_requests(strict_server)] == [
+        (401, b"first"),
+        (200, b"second"),
+    ]
+    assert strict_server.stats.refreshes == 1
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_body_that_can_be_sent_once_is_not_spent_on_tokens_that_have_expired(
+    strict_server: StrictServer, way: Way
+) -> None:
+    credentials = way.credentials(strict_server, ttl=-1.0)
+
+    with Caller(way, strict_server, credentials) as api:
+        content = way.generator([b"all", b" of ", b"it"])
+        assert api.send("POST", "/upload", content=content).status_code == 200
+
+    assert [one.body for one in api_requests(strict_server)] == [b"all of it"]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_refusal_of_superseded_tokens_sends_no_one_shot_body_again_either(
+    strict_server: StrictServer, way: Way
+) -> None:
+    credentials = way.credentials(strict_server)
+    carried = credentials.tokens
+    assert carried is not None
+    strict_server.expire()
+    strict_server.hold_api(2)
+
+    with Caller(way, strict_server, credentials) as api:
+        upload = api.start("POST", "/upload", content=way.generator([b"all", b" of it"]))
+        strict_server.wait_for(api=1)
+        credentials.renew(carried)
+        strict_server.release()
+        assert isinstance(upload.exception(30), keyturn.NotReplayable)
+
+    assert [one.body for one in api_requests(strict_server)] == [b"all of it"]
+    assert strict_server.stats.refreshes == 1
