@@ -33,7 +33,10 @@ def rewinder(stream: object) -> Callable[[], None] | None:
         return _nothing
     if source is not None and _repeatable(source):
         file = cast(_File, source)
-        start = file.tell()
+        try:
+            start = file.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
         return lambda: (file.seek(start), None)[1]
     return None
 

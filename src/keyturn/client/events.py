@@ -91,5 +91,5 @@ def announce(event: Event, callback: Callback | None) -> None:
     if callback is not None:
         try:
             callback(event)
-        except Exception:
+        except (Exception, SystemExit):  # an exit would end keyturn's thread, not the process
             logger.exception("the on_event callback failed on %s", type(event).__name__)

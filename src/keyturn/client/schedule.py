@@ -80,7 +80,7 @@ def retry_after(value: str | None, date: str | None, now: float) -> float | None
         return None
     value = value.strip()
     if value.isascii() and value.isdigit():
-        return min(float(value[:9]), _LONGEST_RETRY_AFTER)
+        return min(float(value), _LONGEST_RETRY_AFTER)
     until = _http_date(value)
     if until is None:
         return None
