@@ -121,12 +121,20 @@ def judge(
     return Verdict.HAND_OVER if renewed else Verdict.RENEW
 
 
-def authflow(credentials: Credentials, call: Call[Response]) -> Journey[Response]:
-    """Take one request through; return the response for the caller. Raises as `Credentials.get_tokens`."""
-    if not call.serves(credentials):
+def authflow(
+    credentials: Credentials, call: Call[Response], refused: tuple[Snapshot, Response] | None = None
+) -> Journey[Response]:
+    """Take one request through; return the response for the caller. Raises as `Credentials.get_tokens`.
+
+    A driver may send a request that needs no thought by itself, and take the
+    journey only for a refusal: `refused` is what it attached and what came of it.
+    """
+    renewed = False
+    if refused is not None:
+        snapshot, first = refused
+    elif not call.serves(credentials):
         return cast(Response, (yield Step.SEND))
-    snapshot, renewed = credentials.fresh() if call.replayable() else None, False
-    if snapshot is None:
+    else:
         before = credentials.tokens
         snapshot = yield from _redeem(credentials.ticket(once=not call.replayable()))
         renewed = before is not None and snapshot.supersedes(before)
@@ -134,7 +142,10 @@ def authflow(credentials: Credentials, call: Call[Response]) -> Journey[Response
     turn: Gate | None = None
     try:
         while True:
-            response = yield from _send(credentials, call, snapshot)
+            if refused is not None:
+                response, refused = first, None
+            else:
+                response = yield from _send(credentials, call, snapshot)
             if not call.refused(response):
                 return response
             call.arrived_at(response)

@@ -19,7 +19,7 @@ from keyturn.client import events, loop
 from keyturn.client.carriers import Carrier
 from keyturn.client.departures import Departures
 from keyturn.client.flight import Clock, Flight, aboard
-from keyturn.client.gate import Turnstile
+from keyturn.client.gate import Patience, Turnstile
 from keyturn.client.grants import Function, Grant, grant_of
 from keyturn.client.origins import Origin, parse_origins
 from keyturn.client.schedule import Zone, backoff
@@ -228,6 +228,8 @@ class Credentials:
             if current.generation and current.lifetime is not None and current.lifetime <= needed:
                 needed = 0.0  # this server grants no more
             zone = current.plan.zone(now, needed)
+            if self.carrier.renews and zone is not Zone.MANDATORY:  # the answer brings a new pair by itself
+                zone = Zone.FRESH if self._flight is None else Zone.MANDATORY
             wait = zone is Zone.MANDATORY or (once and current is self._refused)
             if zone is Zone.FRESH:
                 return Ticket(current, self._flight if wait else None, self._clock)
@@ -254,6 +256,28 @@ class Credentials:
                 raise obstacle.again()
             self._refused = current
             return Ticket(current, self._flight or self._take_off(current, now), self._clock, refused=True)
+
+    def depart(self, snapshot: Snapshot) -> bool:
+        """Note that a request leaves with these tokens, unless a refresh is about to spend them; tell which.
+
+        Either waits for the other, never beside it: where every answer
+        carries a new pair, whichever is later would show up with a spent one.
+        """
+        with self._lock:
+            flight = self._flight
+            if flight is not None and flight.carried is snapshot and not flight.stalled.is_open:
+                return False
+            self.departures.depart(snapshot)
+        return True
+
+    def on_their_way(self, snapshot: Snapshot) -> Patience | None:
+        """Return the wait for the requests that left with these tokens; None once there are newer ones."""
+        with self._lock:
+            current = self._current
+            if current is None or current.epoch != snapshot.epoch or current.generation > snapshot.generation:
+                return None
+            gate = self.departures.cleared(snapshot)
+        return None if gate is None else Patience(gate, self._grant.timeout)
 
     def successor(self, snapshot: Snapshot) -> Snapshot:
         """Return the newest tokens of the sign-in that `snapshot` is of. Raises what has become of it."""
@@ -327,6 +351,7 @@ class Credentials:
 
     def _take_over(self, current: Snapshot, tokens: Tokens) -> Snapshot:
         self._current = taken = current.next(tokens, self._clock())
+        self.departures.superseded(current)
         self._calm()
         return taken
 

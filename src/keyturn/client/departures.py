@@ -44,6 +44,13 @@ class Departures:
         if gate is not None:
             gate.open()
 
+    def superseded(self, snapshot: Snapshot) -> None:
+        """Note that a newer pair is here: nobody need wait for the answers to these tokens any more."""
+        with self._lock:
+            gate = self._gates.pop((snapshot.epoch, snapshot.generation), None)
+        if gate is not None:
+            gate.open()
+
     def cleared(self, snapshot: Snapshot) -> Gate | None:
         """Return the gate that opens when no request is on its way with these tokens; None if none is now."""
         key = snapshot.epoch, snapshot.generation

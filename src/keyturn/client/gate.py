@@ -126,6 +126,23 @@ class Gate:
                 self.waiters -= 1
 
 
+class Patience:
+    """A gate that nobody waits for longer than so many seconds, whether it opens or not."""
+
+    __slots__ = ("_gate", "_seconds")
+
+    def __init__(self, gate: Gate, seconds: float) -> None:
+        self._gate, self._seconds = gate, seconds
+
+    def wait(self) -> bool:
+        """Block as `Gate.wait` does."""
+        return self._gate.wait(self._seconds)
+
+    async def wait_async(self) -> bool:
+        """Suspend as `Gate.wait_async` does."""
+        return await self._gate.wait_async(self._seconds)
+
+
 def _wake(futures: Iterable[asyncio.Future[None]]) -> None:
     for future in futures:
         if not future.done():
@@ -149,6 +166,11 @@ class Turnstile:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._queue: deque[Gate] = deque()
+
+    @property
+    def crowded(self) -> bool:
+        """Tell whether anyone is in it, or waits for it."""
+        return bool(self._queue)
 
     def enter(self) -> Gate:
         """Queue up and return this caller's gate."""

@@ -16,7 +16,6 @@ from keyturn.client.answer import Answer, set_cookies
 from keyturn.client.authflow import Journey, Step, authflow
 from keyturn.client.bodies import rewinder
 from keyturn.client.credentials import Credentials
-from keyturn.client.origins import origin
 from keyturn.client.snapshot import Snapshot
 from keyturn.errors import ConfigurationError
 
@@ -27,7 +26,7 @@ class URL(Protocol):
     @property
     def scheme(self) -> str: ...
     @property
-    def host(self) -> str: ...
+    def raw_host(self) -> bytes: ...
     @property
     def port(self) -> int | None: ...
 
@@ -90,7 +89,7 @@ class FamilyCall(Generic[RequestT, ResponseT]):
     def serves(self, credentials: Credentials) -> bool:
         """Tell whether the request is bound for one of the credentials' origins."""
         url = self.request.url
-        return origin(url.scheme, url.host, url.port) in credentials.origins
+        return (url.scheme, url.raw_host, url.port) in credentials.origins
 
     def attach(self, snapshot: Snapshot) -> None:
         """Write the tokens into the headers, and rewind the body if it was sent before."""
@@ -176,11 +175,17 @@ def _check_carrier(credentials: Credentials) -> Credentials:
 
 
 def _auth_flow(
-    credentials: Credentials, call: FamilyCall[RequestT, ResponseT]
+    credentials: Credentials, request: RequestT, byte_stream: type
 ) -> Generator[RequestT, ResponseT, None]:
     """Drive authflow as httpx's synchronous auth flow."""
-    flow: Journey[ResponseT] = authflow(credentials, call)
     response: ResponseT | None = None
+    snapshot = _embark(credentials, request, byte_stream)
+    if snapshot is not None:
+        response = yield request
+        if not credentials.carrier.refused(response.status_code, response.headers):
+            return
+    call = FamilyCall[RequestT, ResponseT](request, credentials, byte_stream)
+    flow = authflow(credentials, call, _refusal(snapshot, response))
     try:
         step = next(flow)
         while True:
@@ -199,11 +204,17 @@ def _auth_flow(
 
 
 async def _async_auth_flow(
-    credentials: Credentials, call: FamilyCall[RequestT, ResponseT]
+    credentials: Credentials, request: RequestT, byte_stream: type
 ) -> AsyncGenerator[RequestT, ResponseT]:
     """Drive authflow as httpx's asynchronous auth flow."""
-    flow: Journey[ResponseT] = authflow(credentials, call)
     response: ResponseT | None = None
+    snapshot = _embark(credentials, request, byte_stream)
+    if snapshot is not None:
+        response = yield request
+        if not credentials.carrier.refused(response.status_code, response.headers):
+            return
+    call = FamilyCall[RequestT, ResponseT](request, credentials, byte_stream)
+    flow = authflow(credentials, call, _refusal(snapshot, response))
     try:
         step = next(flow)
         while True:
@@ -301,13 +312,11 @@ class Auth(Generic[RequestT, ResponseT]):
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Take one request of a `Client` through."""
-        call = FamilyCall[RequestT, ResponseT](request, self._credentials, self._byte_stream)
-        return _auth_flow(self._credentials, call)
+        return _auth_flow(self._credentials, request, self._byte_stream)
 
     def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Take one request of an `AsyncClient` through."""
-        call = FamilyCall[RequestT, ResponseT](request, self._credentials, self._byte_stream)
-        return _async_auth_flow(self._credentials, call)
+        return _async_auth_flow(self._credentials, request, self._byte_stream)
 
 
 class SyncInner(Protocol[Sent, Got]):
@@ -369,6 +378,28 @@ class AsyncTransport(Generic[RequestT, ResponseT]):
     async def aclose(self) -> None:
         """Close the wrapped transport."""
         await self._inner.aclose()
+
+
+def _embark(credentials: Credentials, request: Request, byte_stream: type) -> Snapshot | None:
+    """Attach fresh tokens and return them, where a request needs no more thought until it is refused.
+
+    That is nearly every request, so it is kept short; None sends it on the
+    whole journey.
+    """
+    url = request.url
+    if (
+        (url.scheme, url.raw_host, url.port) not in credentials.origins
+        or not isinstance(request.stream, byte_stream)
+        or (snapshot := credentials.fresh()) is None
+        or credentials.carrier.adopts
+    ):
+        return None
+    credentials.carrier.attach(request.headers, snapshot)
+    return snapshot
+
+
+def _refusal(snapshot: Snapshot | None, response: ResponseT | None) -> tuple[Snapshot, ResponseT] | None:
+    return None if snapshot is None or response is None else (snapshot, response)
 
 
 def _nothing() -> None:
