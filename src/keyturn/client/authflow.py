@@ -185,7 +185,7 @@ def _send(credentials: Credentials, call: Call[Response], snapshot: Snapshot) ->
         credentials.departures.depart(snapshot)
     try:
         response = cast(Response, (yield Step.SEND))
-        if not call.refused(response):
+        if not call.refused(response) and _is_ours(credentials, call, response):
             if carrier.body:
                 yield Step.READ
             pair = carrier.adopt(call.answer(response), snapshot)
@@ -195,6 +195,12 @@ def _send(credentials: Credentials, call: Call[Response], snapshot: Snapshot) ->
         if carrier.renews:
             credentials.departures.arrive(snapshot)
     return response
+
+
+def _is_ours(credentials: Credentials, call: Call[Response], response: Response) -> bool:
+    """Tell whether one of our origins answered; after a redirect it may have been another."""
+    call.arrived_at(response)
+    return call.serves(credentials)
 
 
 def _redeem(ticket: Ticket) -> Journey[Snapshot]:
