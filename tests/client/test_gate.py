@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import trio
@@ -17,31 +16,7 @@ import trio.testing
 
 from keyturn.client.gate import Gate, Turnstile
 from tests.kit import in_threads
-
-WITHIN = 30.0
-T = TypeVar("T")
-
-
-def start(work: Callable[[], T]) -> Future[T]:
-    """Run `work` on a thread of its own."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised again by `result`
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Return once `condition` holds; fail rather than hang."""
-    ends = time.monotonic() + WITHIN
-    while not condition():
-        assert time.monotonic() < ends, "it never came to that"
-        time.sleep(0.001)
+from tests.waiting import WITHIN, start, until
 
 
 def in_asyncio(gate: Gate, tasks: int, timeout: float | None = None) -> list[bool]:

@@ -20,8 +20,8 @@ from keyturn.client.flight import Flight
 from keyturn.client.grants import Wire
 from keyturn.errors import OutcomeUnknown, RefreshTimeout, RefreshUnavailable
 from keyturn.tokens import Tokens
-from tests.client.test_gate import WITHIN, T, start, until
 from tests.kit import in_threads
+from tests.waiting import WITHIN, T, start, until
 
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="nobody's")
 

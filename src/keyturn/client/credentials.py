@@ -184,18 +184,29 @@ class Credentials:
         return self.adopt(tokens, carried)
 
     def close(self, timeout: float | None = None) -> None:
-        """Wait for an exchange that was sent (by default as long as it can take), then refuse further use."""
+        """Wait for an exchange that was sent (by default as long as it can take), then refuse further use.
+
+        Raises ReentrantRefresh where nobody may wait: in the grant, and on keyturn's own thread.
+        """
         flight = self._closing()
-        if flight is not None:
-            flight.settle(timeout)
-        self._begin_epoch(None, CredentialsClosed("these credentials are closed"))
+        if flight is not None and loop.is_current():
+            raise ReentrantRefresh(
+                "keyturn's own thread cannot wait for a refresh; close from a thread of yours"
+            )
+        try:
+            if flight is not None:
+                flight.settle(timeout)
+        finally:
+            self._begin_epoch(None, CredentialsClosed("these credentials are closed"))
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Await what `close` does."""
         flight = self._closing()
-        if flight is not None:
-            await flight.settle_async(timeout)
-        self._begin_epoch(None, CredentialsClosed("these credentials are closed"))
+        try:
+            if flight is not None:
+                await flight.settle_async(timeout)
+        finally:
+            self._begin_epoch(None, CredentialsClosed("these credentials are closed"))
 
     def __enter__(self) -> Self:
         return self
@@ -328,7 +339,7 @@ class Credentials:
             return RefreshUnavailable(
                 "the refresh end point asked to be left alone", retry_after=self._not_before - now, attempts=0
             )
-        if id(self) in aboard.get():
+        if self._flight in aboard.get():
             return ReentrantRefresh(
                 "the grant waits for the refresh that it is part of; use its own http client"
             )
@@ -345,7 +356,7 @@ class Credentials:
             land=self._land,
             clear=self.departures.cleared(current),
         )
-        flight.take_off(id(self))
+        flight.take_off()
         self._flight = flight
         return flight
 
@@ -426,8 +437,12 @@ class Credentials:
             raise self._absence.again()
 
     def _closing(self) -> Flight | None:
+        """Return the flight to wait for. Raises ReentrantRefresh for one that waits for this very call."""
         with self._lock:
-            return self._flight
+            flight = self._flight
+        if flight in aboard.get():
+            raise ReentrantRefresh("the grant closes the credentials that it refreshes")
+        return flight
 
     def _retry_ticket(self) -> Ticket:
         with self._lock:

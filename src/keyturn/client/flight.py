@@ -46,7 +46,9 @@ class Figures(TypedDict):
 Clock = Callable[[], float]
 
 # Whose flights the running code is part of: what would wait for one of these waits for itself.
-aboard: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar("keyturn_aboard", default=frozenset())
+aboard: contextvars.ContextVar[frozenset[Flight]] = contextvars.ContextVar(
+    "keyturn_aboard", default=frozenset()
+)
 
 _WINDOW_MARGIN = 0.1  # of the replay window, at most a second: a retry must also arrive inside it
 
@@ -79,10 +81,10 @@ class Flight:
         self._task: asyncio.Task[None] | None = None
         self._given_up = False
 
-    def take_off(self, owner: int) -> None:
+    def take_off(self) -> None:
         """Start, on keyturn's loop, aboard whatever the caller is aboard of. Raises RefreshUnavailable."""
         context = contextvars.Context()
-        context.run(aboard.set, aboard.get() | {owner})
+        context.run(aboard.set, aboard.get() | {self})
         loop.launch(self, self._fly, context)
 
     @property
