@@ -3,7 +3,7 @@
 `authflow` is the whole journey as a generator. It yields what its driver must
 do, and the driver alone knows a blocking call from an awaiting one:
 
-    a Ticket or a Gate      wait for it; a Ticket's snapshot is sent back
+    a Ticket or a Gate      wait for it; a Ticket's snapshot is sent back (a Patience is a Gate's)
     Step.SEND               send the request; the response is sent back
     Step.READ               read the response's body, which holds a newer pair
     Step.RELEASE            read or close the refused response, so that its connection is free
@@ -14,7 +14,9 @@ The rules for a refused request, judged at its final URL:
 2. A request that lost its token on the way, by a redirect, gets it attached and
    is sent; nothing is refreshed.
 3. A refusal of superseded tokens is replayed with the current ones, while there
-   is such progress, within a bound; after the second time one at a time.
+   is such progress, within a bound; after the second time one at a time. Where
+   every answer carries a new pair, a refusal is judged when the other requests
+   with the same tokens have been answered: one of them may have brought it.
 4. A refusal of the current tokens is reported once. What a refresh brings is
    tried; if that is refused, the caller gets the response.
 5. Before anything is renewed or sent again, the body must be one that can be
@@ -31,7 +33,7 @@ from typing import Protocol, TypeVar, cast
 
 from keyturn.client.answer import Answer
 from keyturn.client.credentials import Credentials
-from keyturn.client.gate import Gate
+from keyturn.client.gate import Gate, Patience
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.ticket import Ticket
 from keyturn.errors import NotReplayable, RefreshError
@@ -60,7 +62,7 @@ class Verdict(enum.Enum):
     RENEW = "report the refusal, and send it again with what comes"
 
 
-Journey = Generator[Step | Ticket | Gate, object, Result]
+Journey = Generator[Step | Ticket | Gate | Patience, object, Result]
 
 
 class Call(Protocol[Received]):
@@ -145,13 +147,22 @@ def authflow(
             if refused is not None:
                 response, refused = first, None
             else:
+                if credentials.carrier.renews:
+                    if turn is None and credentials.turnstile.crowded:
+                        turn = credentials.turnstile.enter()
+                        yield turn
+                        snapshot = credentials.successor(snapshot)
+                    snapshot = yield from _depart(credentials, snapshot)
                 response = yield from _send(credentials, call, snapshot)
             if not call.refused(response):
                 return response
             call.arrived_at(response)
             if not call.serves(credentials):
                 return response
-            carried, current = call.carries(snapshot), credentials.tokens
+            carried = call.carries(snapshot)
+            if credentials.carrier.renews and call.replayable():
+                yield from _others_answered(credentials, snapshot)
+            current = credentials.tokens
             verdict = judge(
                 carried=carried, snapshot=snapshot, current=current, renewed=renewed, replays=replays
             )
@@ -178,12 +189,11 @@ def authflow(
 def _send(credentials: Credentials, call: Call[Response], snapshot: Snapshot) -> Journey[Response]:
     """Send with these tokens, and adopt the newer pair that the answer may carry."""
     carrier = credentials.carrier
-    call.attach(snapshot)
     if not carrier.adopts:
+        call.attach(snapshot)
         return cast(Response, (yield Step.SEND))
-    if carrier.renews:
-        credentials.departures.depart(snapshot)
     try:
+        call.attach(snapshot)
         response = cast(Response, (yield Step.SEND))
         if not call.refused(response) and _is_ours(credentials, call, response):
             if carrier.body:
@@ -195,6 +205,22 @@ def _send(credentials: Credentials, call: Call[Response], snapshot: Snapshot) ->
         if carrier.renews:
             credentials.departures.arrive(snapshot)
     return response
+
+
+def _depart(credentials: Credentials, snapshot: Snapshot) -> Journey[Snapshot]:
+    """Return the tokens to leave with, which are noted to be on their way."""
+    if not credentials.depart(snapshot):
+        snapshot = yield from _redeem(credentials.ticket())
+        credentials.departures.depart(snapshot)
+    return snapshot
+
+
+def _others_answered(credentials: Credentials, snapshot: Snapshot) -> Journey[None]:
+    """Wait until no other request is on its way with these tokens, or a newer pair is here."""
+    wait = credentials.on_their_way(snapshot)
+    if wait is not None:
+        yield Step.RELEASE
+        yield wait
 
 
 def _is_ours(credentials: Credentials, call: Call[Response], response: Response) -> bool:
