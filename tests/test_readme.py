@@ -1,0 +1,43 @@
+"""The README's Python blocks run as they stand, and its commands are the ones that CI runs."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=["storm", "client", "server"])
+def test_a_block_of_the_readme_runs_as_it_stands(block: str, tmp_path: Path) -> None:
+    program = tmp_path / "block.py"
+    program.write_text(block)
+
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(program)],
+        cwd=tmp_path,
+        env={"KEYTURN_SECRET": secrets.token_urlsafe(32), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr
+    if "StrictServer" in block:
+        assert run.stdout == f"{[200] * 100}\n1\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["pip install uv && uv run pytest", "pip install uv && uv run keyturn demo"]
+)
+def test_ci_runs_the_commands_that_the_readme_tells(command: str) -> None:
+    assert f"```shell\n{command}\n```" in README
+    assert f"\n{command}\n" in (ROOT / ".ci/run").read_text()
