@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, MutableMapping
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from keyturn.client.answer import Answer, set_cookies
 from keyturn.client.authflow import Journey, Step, authflow
 from keyturn.client.bodies import rewinder
 from keyturn.client.credentials import Credentials
 from keyturn.client.snapshot import Snapshot
-from keyturn.errors import ConfigurationError
+from keyturn.errors import ConfigurationError, SessionEnded
 
 
 class URL(Protocol):
@@ -42,6 +42,8 @@ class Request(Protocol):
     def headers(self) -> MutableMapping[str, str]: ...
     @property
     def stream(self) -> object: ...
+    @property
+    def extensions(self) -> MutableMapping[str, Any]: ...
 
 
 class Response(Protocol):
@@ -64,6 +66,8 @@ ResponseT = TypeVar("ResponseT", bound=Response)
 Sent = TypeVar("Sent", contravariant=True)
 Got = TypeVar("Got", covariant=True)
 
+_BEGUN = "keyturn.begun"  # in a redirected request's extensions: the epoch that it was sent under, and its id
+
 
 class FamilyCall(Generic[RequestT, ResponseT]):
     """One request of the family, as authflow sees it.
@@ -71,13 +75,14 @@ class FamilyCall(Generic[RequestT, ResponseT]):
     `byte_stream` is the library's class of bodies that are bytes in memory.
     """
 
-    __slots__ = ("_carrier", "_rewind", "_saved", "_sent", "_sent_at", "request")
+    __slots__ = ("_carrier", "_epoch", "_rewind", "_saved", "_sent", "_sent_at", "request")
 
     def __init__(self, request: RequestT, credentials: Credentials, byte_stream: type) -> None:
         self.request = request
         self._carrier = credentials.carrier
         self._sent, self._sent_at = False, 0.0
         self._saved: list[tuple[str, str | None]] = []
+        self._epoch: str | None = None
         stream = request.stream
         self._rewind = _nothing if isinstance(stream, byte_stream) else rewinder(stream)
 
@@ -135,7 +140,16 @@ class HopCall(FamilyCall[RequestT, ResponseT]):
     __slots__ = ()
 
     def attach(self, snapshot: Snapshot) -> None:
-        """Write the tokens into the headers until `detach`."""
+        """Write the tokens into the headers until `detach`.
+
+        Raises SessionEnded where the hop before was sent under another sign-in.
+        """
+        begun = self.request.extensions.get(_BEGUN)
+        if begun is not None and begun[0] != snapshot.epoch and begun[1] != id(self.request):
+            raise SessionEnded(
+                "somebody signed in anew between two hops of a redirect", reason="replaced", epoch=begun[0]
+            )
+        self._epoch = snapshot.epoch
         headers = self.request.headers
         self._saved = [(name, headers.get(name)) for name in self._carrier.headers]
         super().attach(snapshot)
@@ -149,6 +163,15 @@ class HopCall(FamilyCall[RequestT, ResponseT]):
             elif name in headers:
                 del headers[name]
         self._saved = []
+
+    def handed_over(self, response: ResponseT) -> ResponseT:
+        """Return the response; a redirect's request takes a note of its sign-in along to the next hop.
+
+        httpx hands a request's extensions on to the one that follows it.
+        """
+        if self._epoch is not None and 300 <= response.status_code < 400:
+            self.request.extensions[_BEGUN] = self._epoch, id(self.request)
+        return response
 
     def carries(self, snapshot: Snapshot) -> bool:
         """Say yes: between `attach` and the answer nobody touches a hop."""
@@ -253,7 +276,7 @@ def _handle(
                 reply = step.wait()
             step = flow.send(reply)
     except StopIteration as end:
-        return cast(ResponseT, end.value)
+        return call.handed_over(cast(ResponseT, end.value))
     except BaseException:
         if response is not None:
             response.close()
@@ -285,7 +308,7 @@ async def _handle_async(
                 reply = await step.wait_async()
             step = flow.send(reply)
     except StopIteration as end:
-        return cast(ResponseT, end.value)
+        return call.handed_over(cast(ResponseT, end.value))
     except BaseException:
         if response is not None:
             await response.aclose()
