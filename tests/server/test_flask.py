@@ -25,7 +25,32 @@ def test_claims_outside_of_a_protected_view_are_a_programming_error(issuer: Issu
         _ = auth.claims
 
 
-def test_a_guarded_view_keeps_its_name_its_arguments_and_may_be_async(issuer: Issuer) -> None:
+def test_claims_never_reach_the_next_request_even_in_one_application_context(issuer: Issuer) -> None:
+    app = flask.Flask("x")
+    auth = Keyturn(issuer, "bearer")
+    auth.init_app(app)
+
+    @app.get("/guarded")
+    @auth.required
+    def guarded() -> str:
+        return auth.claims.subject
+
+    @app.get("/open")
+    def unguarded() -> str:
+        with pytest.raises(RuntimeError):
+            _ = auth.claims
+        return "nobody"
+
+    client = app.test_client()
+    token = issuer.sign_in("alice").access
+    with app.app_context():
+        assert client.get("/guarded", headers={"Authorization": f"Bearer {token}"}).text == "alice"
+        assert client.get("/open").text == "nobody"
+        with pytest.raises(RuntimeError):
+            _ = auth.claims
+
+
+def test_a_guarded_view_keeps_its_name_and_its_arguments(issuer: Issuer) -> None:
     app = flask.Flask("x")
     auth = Keyturn(issuer, "bearer")
     auth.init_app(app)

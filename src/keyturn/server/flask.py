@@ -34,8 +34,10 @@ from keyturn.server.session import JSON
 
 P = ParamSpec("P")
 
-_CLAIMS: Final = "_keyturn_claims"
-_WHO: Final = "_keyturn_endpoints"
+# Kept with the request and not in flask.g, which lives as long as an application context may:
+# one that is pushed around several requests would show the claims of one to the next.
+_CLAIMS: Final = "keyturn.claims"
+_WHO: Final = "keyturn.endpoints"
 
 
 class Keyturn:
@@ -95,7 +97,7 @@ class Keyturn:
         """
         if client is not None and self._endpoints.delivery.ambient:
             raise ConfigurationError("cookies cannot be bound to a client: a browser names none")
-        flask.g.setdefault(_WHO, self._endpoints)
+        flask.request.environ[_WHO] = self._endpoints
         pair = self.issuer.sign_in(subject, claims=claims, client=client)
         return _response(self._endpoints.issued(pair, body))
 
@@ -109,9 +111,9 @@ class Keyturn:
 
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
-            flask.g.setdefault(_WHO, self._endpoints)
+            flask.request.environ[_WHO] = self._endpoints
             claims = self._endpoints.authenticate(_request(body=b""), live=self._live)
-            setattr(flask.g, _CLAIMS, claims)
+            flask.request.environ[_CLAIMS] = claims
             returned: ResponseReturnValue = flask.current_app.ensure_sync(view)(*args, **kwargs)
             return returned
 
@@ -120,21 +122,22 @@ class Keyturn:
     @property
     def claims(self) -> Claims:
         """The claims of this request. Raises RuntimeError outside of a protected view."""
-        claims = flask.g.get(_CLAIMS)
+        claims = flask.request.environ.get(_CLAIMS) if flask.has_request_context() else None
         if not isinstance(claims, Claims):
             raise RuntimeError("auth.claims are there only in a view with @auth.required")  # noqa: TRY004
         return claims
 
     def _answering(self, endpoint: Callable[[Request], Answer]) -> Callable[[], flask.Response]:
         def answer() -> flask.Response:
-            flask.g.setdefault(_WHO, self._endpoints)
+            flask.request.environ[_WHO] = self._endpoints
             return _response(endpoint(_request(body=_body())))
 
         return answer
 
     def _refusal(self, error: KeyturnError) -> flask.Response:
         # An application may have more than one Keyturn: the request's own one answers.
-        endpoints = flask.g.get(_WHO, self._endpoints)
+        who = flask.request.environ.get(_WHO)
+        endpoints = who if isinstance(who, Endpoints) else self._endpoints
         return _response(endpoints.refused(error))
 
 
