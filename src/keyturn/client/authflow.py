@@ -210,7 +210,8 @@ def _send(credentials: Credentials, call: Call[Response], snapshot: Snapshot) ->
 def _depart(credentials: Credentials, snapshot: Snapshot) -> Journey[Snapshot]:
     """Return the tokens to leave with, which are noted to be on their way."""
     if not credentials.depart(snapshot):
-        snapshot = yield from _redeem(credentials.ticket())
+        yield from _redeem(credentials.ticket())
+        snapshot = credentials.successor(snapshot)  # never that of another sign-in
         credentials.departures.depart(snapshot)
     return snapshot
 
