@@ -6,6 +6,7 @@ turns the `Answer` back. What it does not do is decide anything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
@@ -84,7 +85,7 @@ class Endpoints:
         if isinstance(error, StoreUnavailable):
             body = _body("temporarily_unavailable", error.code, error)
             answer = self.delivery.refused(error, error.status, body, refreshing=refreshing, over=False)
-            retry_after = ("Retry-After", str(max(1, round(error.retry_after))))
+            retry_after = ("Retry-After", str(max(1, math.ceil(error.retry_after))))
             return Answer(answer.status, (*answer.headers, retry_after), answer.body)
         if isinstance(error, RequestMalformed):
             body = _body(error.code, error.code, error)
