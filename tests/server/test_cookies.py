@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import flask
 import flask_jwt_extended
 import pytest
 from flask import Flask
@@ -12,6 +13,7 @@ from flask.testing import FlaskClient
 
 from keyturn.errors import ConfigurationError, StoreUnavailable
 from keyturn.server import Cookies, Issuer, Rotation
+from keyturn.server.flask import Keyturn
 from keyturn.server.session_stores.memory import MemoryStore
 
 from .clock import Clock
@@ -341,12 +343,12 @@ def test_cookies_that_no_browser_would_take_are_refused_when_they_are_made(
         Cookies(**arguments)  # type: ignore[arg-type]
 
 
-def test_a_token_too_large_for_a_cookie_is_an_error_and_not_a_silent_sign_out(issuer: Issuer) -> None:
-    from keyturn.server.endpoints import Endpoints
-
-    pair = issuer.sign_in("alice", claims={"x": "y" * 4000})
-    with pytest.raises(ConfigurationError, match="fewer claims"):
-        Endpoints(issuer).issued(pair)
+def test_a_token_too_large_for_a_cookie_is_an_error_and_leaves_no_session(issuer: Issuer) -> None:
+    """A browser would drop it without a word, and the user would be signed out for no visible reason."""
+    auth = Keyturn(issuer, "cookies")
+    with flask.Flask("x").test_request_context(), pytest.raises(ConfigurationError, match="fewer claims"):
+        auth.sign_in("alice", claims={"x": "y" * 4000})
+    assert list(issuer.sessions("alice")) == []
 
 
 def test_two_servers_on_one_file_take_each_others_cookies(make_issuer: MakeIssuer, tmp_path: Path) -> None:

@@ -99,7 +99,11 @@ class Keyturn:
             raise ConfigurationError("cookies cannot be bound to a client: a browser names none")
         flask.request.environ[_WHO] = self._endpoints
         pair = self.issuer.sign_in(subject, claims=claims, client=client)
-        return _response(self._endpoints.issued(pair, body))
+        try:
+            return _response(self._endpoints.issued(pair, body))
+        except ConfigurationError:
+            self.issuer.sign_out(pair.sid)  # nobody gets its tokens, so that it should not go on
+            raise
 
     def sign_out(self) -> flask.Response:
         """End the session of this request's claims and return the response that says so."""
