@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
-from typing import Protocol
+from typing import Protocol, cast
 
 from keyturn.errors import ConfigurationError
 from keyturn.tokens import Tokens, received
@@ -95,14 +95,17 @@ def _sent_at(response: object) -> float:
     return time.time() - (elapsed.total_seconds() if isinstance(elapsed, timedelta) else 0.0)
 
 
-def check_fields(fields: FieldPaths) -> FieldPaths:
+def check_fields(fields: object) -> FieldPaths:
     """Return `fields` as given. Raises ConfigurationError for a name that keyturn does not know."""
-    unknown = set(fields) - set(_FIELDS)
-    if unknown or "access" not in fields:
+    if not isinstance(fields, Mapping) or set(fields) - set(_FIELDS) or "access" not in fields:
+        given = sorted(map(str, fields)) if isinstance(fields, Mapping) else type(fields).__name__
         raise ConfigurationError(
-            f"fields map 'access' and maybe 'refresh' and 'expires_in' to names, not {sorted(fields)}"
+            f"fields map 'access' and maybe 'refresh' and 'expires_in' to names, not {given}"
         )
-    return fields
+    for field, name in fields.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"the name of the field {field!r} must be a non-empty string")
+    return cast(FieldPaths, fields)
 
 
 def tokens_at(

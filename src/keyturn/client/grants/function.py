@@ -11,7 +11,15 @@ import httpx2
 
 from keyturn.client import loop
 from keyturn.client.carriers import Bearer, Carrier
-from keyturn.client.grants.http import Grant, HTTPFactory, Wire, default_http, tls, window_and_timeout
+from keyturn.client.grants.http import (
+    Grant,
+    HTTPFactory,
+    Wire,
+    check_factory,
+    default_http,
+    tls,
+    window_and_timeout,
+)
 from keyturn.errors import ConfigurationError, RefreshMisconfigured
 from keyturn.tokens import Tokens
 
@@ -60,8 +68,8 @@ class Call:
         self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
-        self._http = default_http(self.timeout) if http is None else http
-        self._sync_http = sync_http
+        self._http = default_http(self.timeout) if http is None else check_factory("http", http)
+        self._sync_http = None if sync_http is None else check_factory("sync_http", sync_http)
 
     def __repr__(self) -> str:
         return f"<Call {getattr(self._function, '__qualname__', type(self._function).__name__)}>"
@@ -83,8 +91,15 @@ class Call:
         async def watch(request: httpx2.Request) -> None:
             request.extensions = {**request.extensions, "trace": wire.trace}
 
+        async def arrived(response: httpx2.Response) -> None:
+            wire.sent = True  # which a transport of the user's own may not have told
+
         async with self._http() as http:
-            http.event_hooks = {**http.event_hooks, "request": [*http.event_hooks["request"], watch]}
+            hooks = http.event_hooks
+            http.event_hooks = {
+                "request": [*hooks["request"], watch],
+                "response": [arrived, *hooks["response"]],
+            }
             return await self._function(tokens, http)  # type: ignore[arg-type, misc]  # _is_async tells which one it is
 
     async def _call_on_thread(self, tokens: Tokens) -> object:

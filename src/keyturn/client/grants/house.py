@@ -8,7 +8,7 @@ from datetime import timedelta
 from keyturn.client.answer import Answer, FieldPaths, HTTPResponse, check_fields, tokens_at
 from keyturn.client.grants import answers
 from keyturn.client.grants.http import HTTPFactory, HTTPGrant, refresh_token
-from keyturn.errors import ConfigurationError
+from keyturn.errors import ConfigurationError, OutcomeUnknown
 from keyturn.tokens import Tokens
 
 Send = Callable[[Tokens], Mapping[str, object]]
@@ -43,6 +43,12 @@ class JSON(HTTPGrant):
         timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         super().__init__(url, http=http, rotates=rotates, replay_window=replay_window, timeout=timeout)
+        if not isinstance(send, str) and not callable(send):
+            raise ConfigurationError("send must be the refresh token's name, or a callable tokens -> body")
+        if not isinstance(receive, Mapping | None) and not callable(receive):
+            raise ConfigurationError("receive must map fields to names, or be a callable body -> Tokens")
+        if ended is not None and not callable(ended):
+            raise ConfigurationError("ended must be a callable (status, body) -> bool")
         self._send = send
         fields = {name: f"{name}_token" for name in ("access", "refresh")} | {"expires_in": "expires_in"}
         self._receive = receive if callable(receive) else check_fields(fields if receive is None else receive)
@@ -51,6 +57,8 @@ class JSON(HTTPGrant):
     def read(self, response: HTTPResponse) -> Tokens:
         """Return the Tokens of a login response in the same format. Raises ConfigurationError without any."""
         pair = self._read(Answer.of(response), None)
+        if pair is not None and not isinstance(pair, Tokens):
+            raise ConfigurationError(_not_tokens(pair))
         if pair is None:
             raise ConfigurationError(f"the response ({response.status_code}) holds no access token")
         return pair
@@ -70,12 +78,18 @@ class JSON(HTTPGrant):
 
     def _pair(self, answer: Answer, tokens: Tokens) -> Tokens:
         pair = self._read(answer, tokens)
+        if pair is not None and not isinstance(pair, Tokens):
+            raise OutcomeUnknown(_not_tokens(pair), status=answer.status)
         if pair is None:
             raise answers.unreadable(answer, "an access token")
         return pair
 
-    def _read(self, answer: Answer, old: Tokens | None) -> Tokens | None:
+    def _read(self, answer: Answer, old: Tokens | None) -> object:
         body = answer.json()
         if not callable(self._receive):
             return tokens_at(body, self._receive, answer.sent_at, old)
         return None if body is None else self._receive(body)
+
+
+def _not_tokens(pair: object) -> str:
+    return f"receive must return keyturn.Tokens, not {type(pair).__name__}"

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import httpx2
 
@@ -25,6 +25,7 @@ from keyturn.errors import ConfigurationError, NotSignedIn
 from keyturn.tokens import Tokens
 
 HTTPFactory = Callable[[], httpx2.AsyncClient]
+Factory = TypeVar("Factory")
 _TIMEOUT = 10.0
 
 
@@ -99,7 +100,7 @@ class HTTPGrant(abc.ABC):
         self.url = address
         self.rotates = rotates
         self.replay_window, self.timeout = window_and_timeout(replay_window, timeout)
-        self._http = default_http(self.timeout) if http is None else http
+        self._http = default_http(self.timeout) if http is None else check_factory("http", http)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url.scheme}://{self.url.host}{self.url.path}>"
@@ -112,6 +113,7 @@ class HTTPGrant(abc.ABC):
             request.extensions = {**request.extensions, "trace": wire.trace}
             sent_at = wire.clock()
             response = await http.send(request, auth=None, follow_redirects=False)
+            wire.sent = True  # which a transport of the user's own may not have told
         headers = response.headers
         answer = Answer(response.status_code, headers, sent_at, set_cookies(headers), response.content)
         self._raise_for_end(answer)
@@ -147,6 +149,13 @@ def window_and_timeout(window: timedelta, timeout: timedelta) -> tuple[float, fl
     if seconds < 0 or bound <= 0:
         raise ConfigurationError("replay_window must not be negative, and timeout must be above 0")
     return seconds, min(bound, seconds / 2) if seconds else bound
+
+
+def check_factory(name: str, factory: Factory) -> Factory:
+    """Return `factory` as given. Raises ConfigurationError where it is a client, or anything else."""
+    if not callable(factory):
+        raise ConfigurationError(f"{name} takes a factory, as in {name}=lambda: httpx2.…Client(…)")
+    return factory
 
 
 def default_http(timeout: float) -> HTTPFactory:
