@@ -1,0 +1,41 @@
+"""Fork again and again while threads take every lock there is; each child must find all of them free."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from tests.scenarios.programs import credentials, given, outcome, say
+from tests.waiting import start
+
+CHILD_WITHIN = 20  # seconds, after which a child that hangs is killed
+
+shared = credentials()
+enough = threading.Event()
+
+
+def hammer() -> None:
+    """Take the locks of credentials, make some, and refresh again and again."""
+    mine = credentials(grant=lambda tokens, http: tokens)
+    while not enough.is_set():
+        shared.get_tokens()
+        credentials()
+        mine.renew(mine.get_tokens())
+
+
+hammering = [start(hammer) for _ in range(3)]
+for own in given["own"]:
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(CHILD_WITHIN)
+        mine = credentials(tokens=own)
+        say(f"child: {outcome(shared.get_tokens)} {outcome(mine.get_tokens)}")
+        sys.exit(0)
+    if os.waitpid(pid, 0)[1] != 0:
+        sys.exit("a child did not make it")
+enough.set()
+for one in hammering:
+    one.result()
+say(f"parent: {outcome(lambda: shared.renew(shared.get_tokens()))}")
