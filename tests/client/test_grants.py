@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 import keyturn
-from keyturn.client import CookieNames, grants
+from keyturn.client import Bearer, Carrier, CookieNames, grants
 
 URL = "https://id.example/token"
 OLD = keyturn.Tokens("old-access", "old-refresh", extra={"csrf_refresh_token": "old-csrf"})
@@ -628,3 +628,22 @@ def test_a_grant_shows_its_end_point_and_no_secret(grant: grants.OAuth2) -> None
 def test_a_time_out_lies_below_the_window_so_that_a_retry_still_falls_into_it() -> None:
     assert grants.OAuth2(URL, replay_window=timedelta(seconds=10)).timeout == 5.0
     assert grants.OAuth2(URL, replay_window=timedelta(seconds=60)).timeout == 10.0
+
+
+class _Own:
+    """A grant of the user's own that returns what its server sent."""
+
+    rotates, replay_window, timeout, needs_refresh_token = True, 0.0, 5.0, True
+    carrier: Carrier = Bearer()
+
+    async def exchange(self, tokens: keyturn.Tokens, wire: grants.Wire) -> Any:
+        wire.sent = True
+        return {"access_token": "new-access"}
+
+
+def test_a_grant_of_one_s_own_that_returns_no_tokens_is_told_so_and_nothing_of_it_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(keyturn.RefreshError, match=r"keyturn.Tokens, not dict"):
+        buy(_Own())
+    assert "new-access" not in caplog.text
