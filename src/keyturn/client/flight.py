@@ -5,8 +5,9 @@ own; who waits for it holds a ticket and may leave at any time.
 
     sent           the request may have left this machine: nothing stops it now
     landed         a gate: there is an outcome, a snapshot or an error
-    stalled        a gate: the first attempt failed and there will be others, or it
-                   has landed; who holds a token that is still valid waits no longer
+    stalled        a gate: the end point asked for a pause, or the first attempt failed
+                   and there will be others, or it has landed; who holds a token
+                   that is still valid waits no longer
 
 Retries. What was not sent, and a 429 or 503, is tried again with jittered
 back-off, `Retry-After` honoured, as long as the patience lasts. After an
@@ -154,6 +155,8 @@ class Flight:
         trouble: OutcomeUnknown | RefreshUnavailable
         if self._clear is not None:
             await self._clear.wait_async(self._grant.timeout)
+        if self._wait > 0:
+            self.stalled.open()
         await asyncio.sleep(self._wait)
         while self._needed():
             self._attempts += 1
