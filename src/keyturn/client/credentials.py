@@ -19,7 +19,7 @@ from keyturn.client import events, loop
 from keyturn.client.carriers import Carrier
 from keyturn.client.departures import Departures
 from keyturn.client.flight import Clock, Flight, aboard
-from keyturn.client.gate import Patience, Turnstile
+from keyturn.client.gate import Gate, Patience, Turnstile
 from keyturn.client.grants import Function, Grant, grant_of
 from keyturn.client.origins import Origin, parse_origins
 from keyturn.client.schedule import Zone, backoff
@@ -250,7 +250,7 @@ class Credentials:
                 return Ticket(current, None, self._clock)
             if obstacle is not None:
                 raise obstacle.again()
-            flight = self._flight or self._take_off(current, now)
+            flight = (self._flight if usable else None) or self._flight_for(current, now)
             return Ticket(current, flight if wait else None, self._clock)
 
     def refusal_ticket(self, rejected: Snapshot) -> Ticket:
@@ -266,7 +266,7 @@ class Credentials:
             if obstacle is not None:
                 raise obstacle.again()
             self._refused = current
-            return Ticket(current, self._flight or self._take_off(current, now), self._clock, refused=True)
+            return Ticket(current, self._flight_for(current, now), self._clock, refused=True)
 
     def depart(self, snapshot: Snapshot) -> bool:
         """Note that a request leaves with these tokens, unless a refresh is about to spend them; tell which.
@@ -345,7 +345,18 @@ class Credentials:
             )
         return None
 
-    def _take_off(self, current: Snapshot, now: float) -> Flight:
+    def _flight_for(self, current: Snapshot, now: float) -> Flight:
+        """Return the flight that renews these tokens: the one in the air, unless it carries older ones.
+
+        Whoever needs more than the current tokens gets nothing from a flight
+        that newer ones have overtaken; the next one waits for it.
+        """
+        flight = self._flight
+        if flight is None or flight.carried is current:
+            return flight or self._take_off(current, now)
+        return self._take_off(current, now, flight.give_way())
+
+    def _take_off(self, current: Snapshot, now: float, behind: Gate | None = None) -> Flight:
         flight = Flight(
             self._grant,
             current,
@@ -354,7 +365,7 @@ class Credentials:
             wait=max(0.0, self._not_before - now),
             needed=lambda: self._current is current,
             land=self._land,
-            clear=self.departures.cleared(current),
+            clear=[gate for gate in (behind, self.departures.cleared(current)) if gate is not None],
         )
         flight.take_off()
         self._flight = flight

@@ -22,7 +22,7 @@ import asyncio
 import contextvars
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypedDict, cast
 
 from keyturn.client import loop, schedule
@@ -67,7 +67,7 @@ class Flight:
         wait: float,
         needed: Callable[[], bool],
         land: Callable[[Flight, Tokens | KeyturnError | None], None],
-        clear: Gate | None,
+        clear: Iterable[Gate],
     ) -> None:
         self.carried = carried
         self.landed, self.stalled = Gate(), Gate()
@@ -115,6 +115,11 @@ class Flight:
         loop.call(self._give_up_unless_sent)
         return self._over.wait(self._longest if timeout is None else timeout)
 
+    def give_way(self) -> Gate:
+        """Give up what is not sent; return the gate that opens when nothing is left in the air."""
+        loop.call(self._give_up_unless_sent)
+        return self._over
+
     async def settle_async(self, timeout: float | None = None) -> bool:
         """Await what `settle` does."""
         loop.call(self._give_up_unless_sent)
@@ -153,8 +158,8 @@ class Flight:
         patience_ends = time.monotonic() + self._patience
         first_sent: tuple[float, float] | None = None
         trouble: OutcomeUnknown | RefreshUnavailable
-        if self._clear is not None:
-            await self._clear.wait_async(self._grant.timeout)
+        for gate in self._clear:
+            await gate.wait_async(self._grant.timeout)
         if self._wait > 0:
             self.stalled.open()
         await asyncio.sleep(self._wait)
