@@ -7,6 +7,7 @@ A login response goes to a grant's `read`, an API response to a carrier's
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from keyturn.tokens import Tokens, received
 
 FieldPaths = Mapping[str, str]
 _FIELDS = ("access", "refresh", "expires_in")
+_NUMBER = re.compile(r"-?[0-9]+")
 
 
 class HTTPResponse(Protocol):
@@ -152,8 +154,8 @@ def _deletes(attributes: list[str]) -> bool:
         name.strip().lower(): value.strip() for name, _, value in (part.partition("=") for part in attributes)
     }
     max_age = values.get("max-age")
-    if max_age is not None and max_age.lstrip("-").isdecimal():
-        return int(max_age[:12]) <= 0
+    if max_age is not None and _NUMBER.fullmatch(max_age):
+        return max_age.startswith("-") or not max_age.strip("0")
     try:
         return "expires" in values and parsedate_to_datetime(values["expires"]).timestamp() <= time.time()
     except (ValueError, OverflowError):

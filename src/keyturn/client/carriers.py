@@ -6,8 +6,9 @@ headers and reads an `Answer`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 from keyturn.client.answer import Answer, FieldPaths, check_fields, tokens_at
@@ -15,6 +16,7 @@ from keyturn.errors import ConfigurationError
 from keyturn.tokens import Tokens, received
 
 Headers = MutableMapping[str, str]
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110 §5.6.2
 
 
 class Carrier(Protocol):
@@ -66,7 +68,9 @@ class Bearer:
         refusals: Iterable[int] = (401,),
         adopt: FieldPaths | InBody | Callable[[Answer, Tokens], Tokens | None] | None = None,
     ) -> None:
-        self._refusals = frozenset(refusals)
+        self._refusals = _statuses(refusals)
+        if adopt is not None and not isinstance(adopt, Mapping) and not callable(adopt):
+            raise ConfigurationError("adopt maps fields to header names, or is InBody(...) or a callable")
         self.adopts = self.renews = adopt is not None
         self.body = isinstance(adopt, InBody)
         self._adopt = InHeaders(adopt) if isinstance(adopt, Mapping) else adopt
@@ -116,13 +120,22 @@ class InBody:
 
 @dataclass(frozen=True, slots=True)
 class CookieNames:
-    """The names that the server uses; the defaults are flask-jwt-extended's and keyturn's own."""
+    """The names that the server uses; the defaults are flask-jwt-extended's and keyturn's own.
+
+    Raises ConfigurationError for what cannot be a name.
+    """
 
     access: str = "access_token_cookie"
     refresh: str = "refresh_token_cookie"
     access_csrf: str = "csrf_access_token"
     refresh_csrf: str = "csrf_refresh_token"
     header: str = "X-CSRF-TOKEN"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            name: object = getattr(self, field.name)
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise ConfigurationError(f"CookieNames.{field.name} cannot name a cookie or a header")
 
 
 class Cookies:
@@ -149,7 +162,7 @@ class Cookies:
         self.names = names
         self.renews = renews
         self.headers: tuple[str, ...] = ("cookie", names.header.lower())
-        self._refusals = frozenset(refusals)
+        self._refusals = _statuses(refusals)
 
     def attach(self, headers: Headers, tokens: Tokens) -> None:
         """Merge the access cookie into the Cookie header and set the CSRF header."""
@@ -172,6 +185,13 @@ class Cookies:
         return cookie_pair(answer, self.names, carried)
 
 
+def _statuses(refusals: object) -> frozenset[int]:
+    statuses = tuple(refusals) if isinstance(refusals, Iterable) else (None,)
+    if not all(isinstance(status, int) for status in statuses):
+        raise ConfigurationError("refusals are HTTP statuses, as in refusals=(401, 422)")
+    return frozenset(statuses)
+
+
 def cookie_pair(answer: Answer, names: CookieNames, old: Tokens | None) -> Tokens | None:
     """Return the pair that `answer` sets; what it does not set goes on from `old`."""
     cookies = answer.cookies()
@@ -192,6 +212,6 @@ def merge_cookies(header: str, ours: Mapping[str, str]) -> str:
     kept = [
         pair
         for pair in (part.strip() for part in header.split(";"))
-        if pair and pair.partition("=")[0] not in ours
+        if pair and pair.partition("=")[0].rstrip() not in ours
     ]
     return "; ".join([*kept, *(f"{name}={value}" for name, value in ours.items())])

@@ -169,6 +169,9 @@ class Credentials:
         Tell whether it was taken: not across a sign-in, and not over a pair
         that is newer still.
         """
+        for value, kind in ((tokens, Tokens), (carried, Snapshot)):
+            if not isinstance(value, kind):
+                raise ConfigurationError("adopt takes keyturn.Tokens and the snapshot that was carried")
         with self._lock:
             current = self._current
             if current is None or current.epoch != carried.epoch or tokens.access == current.access:

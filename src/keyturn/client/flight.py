@@ -188,7 +188,7 @@ class Flight:
         self._wire = wire = Wire(self._clock)
         try:
             async with asyncio.timeout(self._grant.timeout):
-                return await self._grant.exchange(self.carried, wire)
+                pair: object = await self._grant.exchange(self.carried, wire)
         except GeneratorExit:
             raise
         except BaseException as error:  # a callable raises what it likes; its meaning is raised below
@@ -198,6 +198,9 @@ class Flight:
             if not isinstance(meaning, OutcomeUnknown):
                 wire.sent = False  # it was answered, or never left: nothing is open any more
             raise meaning from None
+        if not isinstance(pair, Tokens):
+            raise OutcomeUnknown(f"the grant must return keyturn.Tokens, not {type(pair).__name__}")
+        return pair
 
     def _may_send_again(self, first_sent: tuple[float, float] | None, wait: float) -> bool:
         if first_sent is None or not self._grant.rotates:

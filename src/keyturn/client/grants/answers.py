@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from keyturn.client.grants.http import Wire
 
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
-_ERROR_CODE = re.compile(r"[a-z0-9_.-]{1,64}", re.IGNORECASE)
+_ERROR_CODE = re.compile(r"[a-z_.-]{1,64}", re.IGNORECASE)  # words only: a token that is echoed has digits
 
 
 def error_code(answer: Answer) -> str | None:
@@ -104,7 +104,7 @@ def _status_error(error: httpx2.HTTPStatusError, now: float) -> KeyturnError:
     except httpx2.StreamError:  # the callable streamed it away
         content = b""
     answer = Answer(response.status_code, response.headers, now, (), content)
-    if error_code(answer) == "invalid_grant":
+    if answer.status < 500 and error_code(answer) == "invalid_grant":
         return ended(f"{answer.status}, invalid_grant")
     try:
         raise_for_refusal(answer)

@@ -30,6 +30,8 @@ Function = (
 
 def grant_of(grant: Grant | Function) -> Grant:
     """Return a grant as it is, and a callable as a `Call`. Raises ConfigurationError for anything else."""
+    if isinstance(grant, type):
+        raise ConfigurationError(f"a grant is an instance, as in {grant.__name__}(…), not the class itself")
     return cast(Grant, grant) if hasattr(grant, "exchange") else Call(grant)
 
 

@@ -91,11 +91,11 @@ class HTTPGrant(abc.ABC):
     ) -> None:
         try:
             address = httpx2.URL(url)
-        except (httpx2.InvalidURL, TypeError) as error:
-            raise ConfigurationError("the refresh end point must be an http or https URL") from error
+        except (httpx2.InvalidURL, TypeError):  # whose text may quote a password
+            raise ConfigurationError("the refresh end point must be an http or https URL") from None
         if address.scheme not in ("http", "https") or not address.host:
             raise ConfigurationError(
-                f"the refresh end point must be a full URL, as in https://id.example/token, not {url!r}"
+                "the refresh end point must be a full URL, as in https://id.example/token"
             )
         self.url = address
         self.rotates = rotates

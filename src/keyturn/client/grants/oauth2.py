@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import quote_plus
 
+import httpx2
+
 from keyturn.client.answer import Answer, HTTPResponse, tokens_at
 from keyturn.client.grants import answers
 from keyturn.client.grants.http import HTTPFactory, HTTPGrant, refresh_token
@@ -43,10 +45,13 @@ class OAuth2(HTTPGrant):
         timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         super().__init__(url, http=http, rotates=rotates, replay_window=replay_window, timeout=timeout)
+        for name, value in (("client_id", client_id), ("client_secret", client_secret), ("scope", scope)):
+            if not isinstance(value, str | None):
+                raise ConfigurationError(f"{name} must be a string")
         if client_secret is not None and client_id is None:
             raise ConfigurationError("a client_secret needs its client_id")
         self._form = {"grant_type": "refresh_token"}
-        self._headers = {"Accept": "application/json"}
+        self._headers = httpx2.Headers({"Accept": "application/json"})  # whose repr hides the secret
         if scope is not None:
             self._form["scope"] = scope
         if client_secret is not None and client_id is not None:
