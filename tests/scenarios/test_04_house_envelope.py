@@ -16,7 +16,7 @@ from keyturn.testing import StrictServer
 from tests.kit import Log, in_threads
 
 from .service import Service
-from .ways import ALL, TLS, WITH_AUTH, Request, Way, announced, beside, statuses
+from .ways import TLS, WITH_AUTH, Request, Way, announced, beside, statuses
 
 RECEIVE = {
     "access": "customResult.accessToken",
@@ -54,6 +54,8 @@ def by_callables(url: str) -> grants.JSON:
 
 
 GRANTS = [by_names, by_callables]
+HOW = [pytest.param(by_names, way, id=f"names-{way}") for way in WITH_AUTH]
+HOW += [pytest.param(by_callables, way, id=f"callables-{way}") for way in WITH_AUTH[:2]]
 
 
 class House:
@@ -136,8 +138,7 @@ def _credentials(house: House, page: SignInPage, grant: grants.JSON) -> keyturn.
     return keyturn.Credentials(grant, tokens=house.sign_in(), origins=[house.url], on_event=page)
 
 
-@pytest.mark.parametrize("way", ALL, ids=str)
-@pytest.mark.parametrize("make", GRANTS)
+@pytest.mark.parametrize(("make", "way"), HOW)
 def test_calls_with_an_expired_token_cost_one_refresh_in_the_format_of_the_house(
     house: House, make: Callable[[str], grants.JSON], way: Way
 ) -> None:
@@ -156,8 +157,7 @@ def test_calls_with_an_expired_token_cost_one_refresh_in_the_format_of_the_house
     assert not page.opened
 
 
-@pytest.mark.parametrize("way", ALL, ids=str)
-@pytest.mark.parametrize("make", GRANTS)
+@pytest.mark.parametrize(("make", "way"), HOW)
 def test_success_false_ends_the_session_for_all_with_one_sign_in_page(
     house: House, make: Callable[[str], grants.JSON], way: Way
 ) -> None:
