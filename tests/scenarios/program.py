@@ -63,6 +63,10 @@ class Program:
         """Return the next line that it says, "" once it has ended."""
         return cast("IO[bytes]", self._process.stdout).readline().decode().strip()
 
+    def lines(self) -> list[str]:
+        """Return all lines that it still says until it ends."""
+        return cast("IO[bytes]", self._process.stdout).read().decode().splitlines()
+
     def tell(self, line: str = "go on") -> None:
         """Let it go on."""
         stdin = cast("IO[bytes]", self._process.stdin)

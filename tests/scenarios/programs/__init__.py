@@ -6,6 +6,7 @@ lines on stdout, and goes on when it is told a line on stdin.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -15,16 +16,23 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import httpx2
+# What is registered before keyturn is imported runs after what keyturn does at exit.
+after_keyturn: list[str] = []
+atexit.register(lambda: say(*after_keyturn))
 
-import keyturn
-from keyturn.client import events, grants
+import httpx2  # noqa: E402
+
+import keyturn  # noqa: E402
+from keyturn.client import events, grants  # noqa: E402
 
 # Python 3.12 and later warn of every fork beside threads; what it warns of is what is tested here.
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 # In development mode asyncio warns of callbacks that take 100 ms, as any may on a busy machine.
 logging.getLogger("asyncio").addFilter(lambda record: not record.getMessage().startswith("Executing "))
+
+# What keyturn logs is its own business; stderr is for what Python complains of.
+logging.getLogger("keyturn.client").addHandler(logging.NullHandler())
 
 given: dict[str, Any] = json.loads(sys.argv[1])
 
@@ -52,9 +60,10 @@ def credentials(
     )
 
 
-def say(line: object) -> None:
-    """Write a line to stdout at once."""
-    os.write(1, f"{line}\n".encode())
+def say(*lines: object) -> None:
+    """Write each line to stdout at once."""
+    for line in lines:
+        os.write(1, f"{line}\n".encode())
 
 
 def told() -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import httpx2
 
@@ -29,6 +29,11 @@ Factory = TypeVar("Factory")
 _TIMEOUT = 10.0
 
 
+@runtime_checkable
+class _Connection(Protocol):
+    async def aclose(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Wire:
     """What is known of one exchange while it runs.
@@ -41,11 +46,16 @@ class Wire:
     clock: Callable[[], float] = time.time
     connecting: bool = False
     sent: bool = False
+    _connection: object = None
 
     async def trace(self, name: str, info: Mapping[str, object]) -> None:
         """Take note of httpcore's trace event `name`."""
         if name.endswith("connect_tcp.started"):
             self.connecting = True
+        elif name.endswith("connect_tcp.complete"):
+            self._connection = info.get("return_value")
+        elif name.endswith("start_tls.failed") and isinstance(self._connection, _Connection):
+            await self._connection.aclose()  # httpcore leaves it open where the handshake is cancelled
         elif name.endswith("send_request_headers.started"):
             request = info.get("request")
             if getattr(request, "method", b"") != b"CONNECT":  # a proxy's handshake carries no token
