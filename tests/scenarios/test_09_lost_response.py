@@ -11,7 +11,7 @@ import keyturn
 from keyturn.client import events
 from keyturn.testing import StrictServer
 from tests.kit import Log
-from tests.scenarios.callers import FEW, Caller, Way, results, told_of, until, waiting
+from tests.scenarios.callers import FEW, Caller, Way, in_turn, results, told_of, until, waiting
 
 LOST: dict[str, tuple[Callable[[StrictServer], None], int | None]] = {
     "dropped": (lambda server: server.drop_refresh(), None),
@@ -24,8 +24,7 @@ LOST: dict[str, tuple[Callable[[StrictServer], None], int | None]] = {
 }
 
 
-@pytest.mark.parametrize("way", FEW, ids=str)
-@pytest.mark.parametrize("how", LOST)
+@pytest.mark.parametrize(("how", "way"), in_turn(LOST, FEW, 2))
 def test_a_token_that_may_be_spent_is_never_sent_again_unasked(
     strict_server: StrictServer, way: Way, how: str
 ) -> None:
@@ -116,8 +115,7 @@ def test_a_sign_in_is_a_way_out_of_an_unknown_outcome(strict_server: StrictServe
     assert strict_server.stats.refreshes == 2
 
 
-@pytest.mark.parametrize("way", FEW, ids=str)
-@pytest.mark.parametrize("how", LOST)
+@pytest.mark.parametrize(("how", "way"), in_turn(LOST, FEW, 2))
 def test_a_declared_window_brings_the_lost_successor_back_for_everyone(
     strict_server: StrictServer, way: Way, how: str
 ) -> None:

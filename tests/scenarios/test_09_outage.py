@@ -16,6 +16,7 @@ from tests.scenarios.callers import (
     Caller,
     ShiftedClock,
     Way,
+    in_turn,
     results,
     token_requests,
     told_of,
@@ -23,12 +24,10 @@ from tests.scenarios.callers import (
     waiting,
 )
 
-BEYOND = [
-    pytest.param({"Retry-After": "600"}, id="seconds"),
-    pytest.param(
-        {"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After": "Wed, 21 Oct 2015 07:38:00 GMT"}, id="date"
-    ),
-]
+BEYOND = {
+    "seconds": {"Retry-After": "600"},
+    "date": {"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After": "Wed, 21 Oct 2015 07:38:00 GMT"},
+}
 
 
 @pytest.mark.parametrize("way", [FEW[0], FEW[2]], ids=str)
@@ -46,17 +45,16 @@ def test_a_named_time_is_waited_for_and_then_everyone_is_answered(
     assert strict_server.stats.most_refreshes_at_once == 1
 
 
-@pytest.mark.parametrize("way", FEW, ids=str)
-@pytest.mark.parametrize("headers", BEYOND)
+@pytest.mark.parametrize(("form", "way"), in_turn(BEYOND, FEW, 2))
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_named_time_beyond_the_patience_is_told_at_once_and_nobody_asks_before_it(
-    strict_server: StrictServer, way: Way, headers: dict[str, str], status: int
+    strict_server: StrictServer, way: Way, form: str, status: int
 ) -> None:
     log, clock = Log(), ShiftedClock()
     credentials = way.credentials(strict_server, ttl=-1.0, on_event=log, clock=clock)
     held = credentials.tokens
     strict_server.hold_refresh("before")
-    strict_server.fail_refresh(status, headers=headers)
+    strict_server.fail_refresh(status, headers=BEYOND[form])
 
     with Caller(way, strict_server, credentials) as api:
         calls = api.start_many(30)

@@ -17,6 +17,7 @@ from tests.scenarios.callers import (
     ShiftedClock,
     Way,
     api_requests,
+    in_turn,
     results,
     token_requests,
     until,
@@ -79,9 +80,8 @@ def test_an_unknown_client_is_a_clear_error_and_not_the_end_of_the_session(
     assert strict_server.alive(tokens)
 
 
-@pytest.mark.parametrize("way", FEW, ids=str)
 @pytest.mark.parametrize("age", [ADVISORY, MANDATORY], ids=["advisory", "mandatory"])
-@pytest.mark.parametrize("outage", OUTAGES)
+@pytest.mark.parametrize(("outage", "way"), in_turn(OUTAGES, FEW, 2))
 def test_who_holds_a_valid_access_token_neither_sees_an_outage_nor_waits_for_its_end(
     strict_server: StrictServer, way: Way, age: float, outage: str
 ) -> None:

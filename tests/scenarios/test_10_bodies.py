@@ -13,7 +13,7 @@ import pytest
 
 import keyturn
 from keyturn.testing import StrictServer
-from tests.scenarios.callers import WAYS, Caller, Way, api_requests
+from tests.scenarios.callers import FEW, WAYS, Caller, Way, api_requests
 
 CONTENT = bytes(range(256)) * 320  # 80 KiB: more than one chunk
 START = 70_000
@@ -168,7 +168,9 @@ ONCE_ASYNC: dict[str, Callable[[Way], Any]] = {
     "async-file": lambda way: AsyncFile(),
     "awaited-file": lambda way: AwaitedFile(),
 }
-EARLY = pytest.mark.parametrize("path", ["/upload", "/upload?early=1"], ids=["", "early"])
+LATE, EARLY = "/upload", "/upload?early=1"  # when the refusal comes: after the body, or before it is read
+TIMES = [pytest.param(LATE, way, id=str(way)) for way in WAYS]
+TIMES += [pytest.param(EARLY, way, id=f"{way}-early") for way in FEW]
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +186,7 @@ def files(exported: Path) -> Iterator[Files]:
         yield Files(exported, stack)
 
 
-@EARLY
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(("path", "way"), TIMES)
 def test_a_refused_body_that_can_be_repeated_is_sent_again_byte_for_byte(
     strict_server: StrictServer, way: Way, path: str, files: Files, subtests: pytest.Subtests
 ) -> None:
@@ -208,8 +209,7 @@ def test_a_refused_body_that_can_be_repeated_is_sent_again_byte_for_byte(
                 assert answered.body == reference
 
 
-@EARLY
-@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(("path", "way"), TIMES)
 def test_a_refused_body_that_cannot_be_repeated_is_not_sent_a_second_time(
     strict_server: StrictServer, way: Way, path: str, subtests: pytest.Subtests
 ) -> None:
