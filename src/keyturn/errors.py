@@ -42,7 +42,7 @@ token, secret or key is in either.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, TypeVar
 
 
 class KeyturnError(Exception):
@@ -54,11 +54,23 @@ class KeyturnError(Exception):
         One exception object raised in many places collects all their
         tracebacks; what many wait for is therefore handed out as copies.
         """
-        twin = type(self).__new__(type(self))
-        twin.args = self.args
-        twin.__dict__.update(self.__dict__)
+        twin = _rebuilt(type(self), self.args, self.__dict__)
         twin.__cause__ = self.__cause__
         return twin
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes whole, whatever the constructor of the class takes."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+AnyError = TypeVar("AnyError", bound=KeyturnError)
+
+
+def _rebuilt(kind: type[AnyError], args: tuple[object, ...], state: dict[str, object]) -> AnyError:
+    twin = kind.__new__(kind)
+    twin.args = args
+    twin.__dict__.update(state)
+    return twin
 
 
 class ConfigurationError(KeyturnError, ValueError):
