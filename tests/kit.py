@@ -112,7 +112,7 @@ def credentials_for(
 def storm_of_tasks(
     host: Host, server: StrictServer, credentials: keyturn.Credentials, count: int
 ) -> Statuses:
-    """Send `count` requests from as many tasks of one loop, a client to each hundred; return their statuses."""
+    """Send `count` requests from as many tasks, a client to each hundred; return their statuses."""
 
     async def main() -> Statuses:
         async with AsyncExitStack() as stack:

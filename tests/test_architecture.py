@@ -32,7 +32,7 @@ ROOMS = {
     "keyturn.client": "client core",
     **{
         f"keyturn.client.{name}": "client adapters"
-        for name in ("httpx", "httpx2", "httpx_family", "requests", "niquests", "aiohttp")
+        for name in ("httpx", "httpx2", "httpx_call", "httpx_family", "requests", "niquests", "aiohttp")
     },
     "keyturn.client.token_stores.": "client stores",
     "keyturn.server": "server core",
@@ -63,10 +63,7 @@ LIBRARIES = {
 NEVER_AT_IMPORT = {"keyturn.client.gate": {"trio"}}
 
 LONGEST = 320
-LONG = {
-    "keyturn.client.credentials": "the rules under the one lock, beside the methods that it guards",
-    "keyturn.client.httpx_family": "four drivers of one flow, which are told apart best side by side",
-}
+LONG: dict[str, str] = {}  # each with its reason
 
 
 @dataclass(frozen=True)

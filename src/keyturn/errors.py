@@ -1,8 +1,8 @@
 """Every error that keyturn raises.
 
     KeyturnError
-    ├── ConfigurationError              an argument that cannot work (also a ValueError)
-    ├── MissingExtra                    an optional dependency is not installed (also an ImportError)
+    ├── ConfigurationError              an argument that cannot work (a ValueError)
+    ├── MissingExtra                    an optional dependency is not installed (an ImportError)
     │
     │   the client
     ├── NotSignedIn                     there are no tokens, and no request can get any
@@ -11,7 +11,7 @@
     │   ├── RefreshMisconfigured        the end point refuses us, not the session (invalid_client, a 403)
     │   ├── RefreshUnavailable          the end point could not be reached, or is overloaded
     │   ├── OutcomeUnknown              the refresh token was sent and may be spent; nobody knows
-    │   ├── RefreshTimeout              this caller's own time ran out; the refresh goes on (also a TimeoutError)
+    │   ├── RefreshTimeout              this caller's own time ran out; the refresh goes on (a TimeoutError)
     │   ├── ReentrantRefresh            a refresh waits for itself
     │   └── RefreshAfterFork            credentials that live in memory only, in a forked child
     ├── NotReplayable                   the request was refused, and its body cannot be sent twice

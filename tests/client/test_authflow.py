@@ -121,6 +121,9 @@ class FakeCall:
     def replayable(self) -> bool:
         return self._repeatable
 
+    def withhold(self) -> None:
+        pass
+
     def status(self, response: int) -> int:
         return response
 

@@ -84,8 +84,22 @@ def test_which_statuses_refuse_is_the_application_s_to_say() -> None:
     carrier = Bearer(refusals=(401, 419))
 
     assert carrier.refused(419, {})
-    assert not Cookies(refusals=(401,)).refused(422, {})
-    assert Cookies().refused(422, {})
+    assert not Cookies().refused(422, {})
+    assert Cookies(refusals=(401, 422)).refused(422, {})
+
+
+def test_cookies_for_another_origin_lose_ours_and_keep_the_others() -> None:
+    headers = {"Cookie": "theme=dark; access_token_cookie=a; csrf_access_token = b; access_token_cookie2=c"}
+    Cookies().withhold(headers)
+    assert headers == {"Cookie": "theme=dark; access_token_cookie2=c"}
+
+    headers = {"Cookie": "refresh_token_cookie=a; csrf_refresh_token=b", "Accept": "*/*"}
+    Cookies().withhold(headers)
+    assert headers == {"Accept": "*/*"}
+
+    headers = {"Authorization": "Basic theirs"}
+    Bearer().withhold(headers)
+    assert headers == {"Authorization": "Basic theirs"}
 
 
 # Where a newer pair is found

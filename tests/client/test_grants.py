@@ -517,8 +517,42 @@ def test_a_callable_that_returns_something_else_is_told_what_to_return(value: ob
         return value
 
     function: Any = returns_later if is_async else returns
-    with pytest.raises(keyturn.RefreshMisconfigured, match=rf"keyturn.Tokens, not {type(value).__name__}"):
+    # What a plain function has sent nobody can tell; the async one was seen to send nothing.
+    error = keyturn.RefreshMisconfigured if is_async else keyturn.OutcomeUnknown
+    with pytest.raises(error, match=rf"keyturn.Tokens, not {type(value).__name__}"):
         buy(function)
+
+
+def test_a_refresh_that_cannot_be_built_was_not_sent_and_leaves_nothing_unknown() -> None:
+    def broken(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    for grant in (
+        grants.JSON("https://id.example/refresh", send=broken),
+        grants.OAuth2("https://id.example/token", http=broken),
+    ):
+        with pytest.raises(keyturn.RefreshMisconfigured, match="could not be prepared: ZeroDivisionError"):
+            buy(grant)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_overloaded_end_point_ends_no_session_whatever_its_body_says(status: int) -> None:
+    server = Server(status, {"error": "invalid_grant"})
+
+    with pytest.raises(keyturn.RefreshUnavailable):
+        buy(grants.OAuth2("https://id.example/token", http=server.http))
+
+
+def test_a_fault_of_the_house_is_not_taken_for_the_end_that_its_envelope_spells() -> None:
+    server = Server(500, {"success": False})
+    grant = grants.JSON(
+        "https://id.example/refresh",
+        http=server.http,
+        ended=lambda status, body: body.get("success") is False,
+    )
+
+    with pytest.raises(keyturn.OutcomeUnknown):
+        buy(grant)
 
 
 def test_a_plain_function_that_returns_a_coroutine_is_told_so_and_leaves_none_unawaited() -> None:

@@ -1,4 +1,4 @@
-"""Scenario 6: 1,000 tasks and 200 threads with an expired token, and with one that the client believes valid."""
+"""A storm of 1,000 tasks and of 200 threads, with a token that has expired and one believed valid."""
 
 from __future__ import annotations
 

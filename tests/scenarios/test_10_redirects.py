@@ -15,8 +15,6 @@ from tests.scenarios.callers import WAYS, Caller, Way, api_requests, in_turn
 
 TOKENS = ("authorization", "cookie", "x-csrf-token")
 
-JAR = pytest.mark.xfail(reason="httpx's own jar keeps what the server sets, and its cookies know no ports")
-
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 
 
@@ -228,10 +226,7 @@ def test_a_pair_that_another_origin_answers_with_is_not_adopted(
     assert log.of(events.Adopted) == []
 
 
-@pytest.mark.parametrize(
-    "way",
-    [pytest.param(way, id=str(way), marks=JAR if way.carrier == "cookies" else ()) for way in WAYS],
-)
+@every_way
 def test_a_newer_pair_that_came_with_an_answer_is_kept_from_another_origin_too(
     strict_server: StrictServer, other_server: StrictServer, way: Way
 ) -> None:

@@ -81,6 +81,10 @@ class Call(Protocol[Received]):
         """Write the tokens into the request, and rewind its body if it was sent before."""
         ...
 
+    def withhold(self) -> None:
+        """Take out of a request to another origin what is ours."""
+        ...
+
     def refused(self, response: Received) -> bool:
         """Tell whether the response refuses the tokens."""
         ...
@@ -135,6 +139,7 @@ def authflow(
     if refused is not None:
         snapshot, first = refused
     elif not call.serves(credentials):
+        call.withhold()
         return cast(Response, (yield Step.SEND))
     else:
         before = credentials.tokens

@@ -7,7 +7,7 @@ headers and reads an `Answer`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -47,6 +47,10 @@ class Carrier(Protocol):
 
     def adopt(self, answer: Answer, carried: Tokens) -> Tokens | None:
         """Return the newer pair that a response carries, None where it carries none."""
+        ...
+
+    def withhold(self, headers: Headers) -> None:
+        """Take out of a request to another origin what is ours and the host library put in."""
         ...
 
 
@@ -89,6 +93,9 @@ class Bearer:
             return False
         challenge = headers.get("WWW-Authenticate")
         return challenge is None or "bearer" in challenge.lower() or "dpop" in challenge.lower()
+
+    def withhold(self, headers: Headers) -> None:
+        """Leave an Authorization header alone: to another origin it is the caller's own."""
 
     def adopt(self, answer: Answer, carried: Tokens) -> Tokens | None:
         """Return the newer pair that a response carries."""
@@ -143,8 +150,12 @@ class Cookies:
 
     The access cookie is merged by name into whatever `Cookie` header the host
     library wrote; ours wins. A response that sets the access cookie anew is
-    adopted. flask-jwt-extended answers 401, and 422 for a token that it
-    cannot read: both are refusals unless `refusals` says otherwise.
+    adopted.
+
+    `refusals` are the statuses that refuse a token. flask-jwt-extended also
+    answers 422, for a token that it cannot read: `refusals=(401, 422)`. That is
+    not the default, since many services answer 422 to a form that does not
+    validate: each would cost a refresh, and the form be sent twice.
     """
 
     adopts = True
@@ -154,7 +165,7 @@ class Cookies:
         self,
         names: CookieNames = CookieNames(),
         *,
-        refusals: Iterable[int] = (401, 422),
+        refusals: Iterable[int] = (401,),
         renews: bool = False,
     ) -> None:
         if not isinstance(names, CookieNames):
@@ -179,6 +190,23 @@ class Cookies:
     def refused(self, status: int, headers: Mapping[str, str]) -> bool:
         """Tell whether a response refuses the token."""
         return status in self._refusals
+
+    def withhold(self, headers: Headers) -> None:
+        """Drop the cookies of our names.
+
+        The host library's jar keeps what the server sets, and its cookies
+        know no ports: they would go to any other service on the same host. A
+        second service with the same cookie names needs a client of its own.
+        """
+        names = self.names
+        cookies = headers.get("Cookie")
+        if cookies is not None:
+            ours = (names.access, names.refresh, names.access_csrf, names.refresh_csrf)
+            kept = _without(cookies, ours)
+            if kept:
+                headers["Cookie"] = "; ".join(kept)
+            else:
+                del headers["Cookie"]
 
     def adopt(self, answer: Answer, carried: Tokens) -> Tokens | None:
         """Return the pair that the response's Set-Cookies make of the carried one."""
@@ -209,9 +237,10 @@ def cookie_pair(answer: Answer, names: CookieNames, old: Tokens | None) -> Token
 
 def merge_cookies(header: str, ours: Mapping[str, str]) -> str:
     """Return a Cookie header with `ours` in place of any cookies of the same names."""
-    kept = [
-        pair
-        for pair in (part.strip() for part in header.split(";"))
-        if pair and pair.partition("=")[0].rstrip() not in ours
-    ]
-    return "; ".join([*kept, *(f"{name}={value}" for name, value in ours.items())])
+    return "; ".join([*_without(header, ours), *(f"{name}={value}" for name, value in ours.items())])
+
+
+def _without(header: str, names: Container[str]) -> list[str]:
+    """Return the cookies of a Cookie header but those called `names`."""
+    pairs = (part.strip() for part in header.split(";"))
+    return [pair for pair in pairs if pair and pair.partition("=")[0].rstrip() not in names]

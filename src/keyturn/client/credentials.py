@@ -1,14 +1,12 @@
 """Credentials: one signed-in principal's tokens, kept fresh.
 
-The state is one snapshot, swapped whole under a lock that is never held
-across I/O. Every caller is given a ticket: the snapshot to go with, or a
-place on the one flight in the air. Only the drivers at the end of a call, one
-blocking and one awaiting, know threads from tasks.
+The public face: each call takes a ticket, which says what there is to wait
+for, and ends in a driver, one blocking and one awaiting. Who is given what is
+decided in `keyturn.client.state`.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from datetime import timedelta
@@ -17,31 +15,17 @@ from typing import Self
 
 from keyturn.client import events, loop
 from keyturn.client.carriers import Carrier
-from keyturn.client.departures import Departures
-from keyturn.client.flight import Clock, Flight, aboard
-from keyturn.client.gate import Gate, Patience, Turnstile
+from keyturn.client.flight import Clock
 from keyturn.client.grants import Function, Grant, grant_of
 from keyturn.client.origins import Origin, parse_origins
-from keyturn.client.schedule import Zone, backoff
 from keyturn.client.snapshot import Snapshot
-from keyturn.client.ticket import Ticket
+from keyturn.client.state import REPLACED, State
 from keyturn.client.token_stores import check_store
-from keyturn.errors import (
-    ConfigurationError,
-    CredentialsClosed,
-    KeyturnError,
-    NotSignedIn,
-    OutcomeUnknown,
-    ReentrantRefresh,
-    RefreshAfterFork,
-    RefreshMisconfigured,
-    RefreshUnavailable,
-    SessionEnded,
-)
+from keyturn.errors import ConfigurationError, CredentialsClosed, ReentrantRefresh, SessionEnded
 from keyturn.tokens import Tokens
 
 
-class Credentials:
+class Credentials(State):
     """One principal's tokens, refreshed once however many callers need them.
 
     All methods may be called from any thread, task, asyncio or trio loop; an
@@ -56,8 +40,9 @@ class Credentials:
         carrier: how they ride on a request; the grant's own unless given.
         store: where they are kept; `memory://` keeps them in this process.
         name: what events and logs call these credentials.
-        on_event: called with each event (`keyturn.client.events`) on
-            keyturn's thread; it must not block.
+        on_event: called with each event (`keyturn.client.events`), on
+            keyturn's thread or on that of the request that it is about, after
+            those who waited were woken; it must not block.
         retry_for: how long a refresh that cannot be sent is tried again.
         clock: POSIX seconds, for tests.
 
@@ -80,21 +65,23 @@ class Credentials:
         check_store(store)
         if tokens is not None and not isinstance(tokens, Tokens):
             raise ConfigurationError("tokens must be a keyturn.Tokens(access=…, refresh=…, expires_at=…)")
-        self._grant = grant_of(grant)
-        self.carrier: Carrier = self._grant.carrier if carrier is None else carrier
+        if not isinstance(retry_for, timedelta):
+            raise ConfigurationError("retry_for must be a datetime.timedelta")
+        if carrier is not None and not hasattr(carrier, "attach"):
+            raise ConfigurationError(
+                "carrier must be one of keyturn.client.Bearer and Cookies, or of their shape"
+            )
+        chosen = grant_of(grant)
         self.origins: frozenset[Origin] = parse_origins(origins)
-        self.name = name
-        self._on_event, self._clock, self._patience = on_event, clock, retry_for.total_seconds()
-        self._current: Snapshot | None = None if tokens is None else Snapshot.first(tokens, clock())
-        self._refused: Snapshot | None = None
-        self._absence: KeyturnError = NotSignedIn("there are no tokens yet: sign in first")
-        self._unknown: OutcomeUnknown | None = None
-        self._misconfigured: RefreshMisconfigured | None = None
-        self._failures = 0
-        self._not_before = self._quiet_until = 0.0
-        self._forked = False
-        self._reset()
-        loop.on_fork(self)
+        super().__init__(
+            chosen,
+            chosen.carrier if carrier is None else carrier,
+            tokens,
+            name=name,
+            on_event=on_event,
+            patience=retry_for.total_seconds(),
+            clock=clock,
+        )
 
     def __repr__(self) -> str:
         current = self._current
@@ -105,11 +92,6 @@ class Credentials:
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("Credentials cannot be pickled: create them in the process that uses them")
-
-    @property
-    def tokens(self) -> Snapshot | None:
-        """The current tokens as they are, however old; None when signed out. No I/O, no waiting."""
-        return self._current
 
     def get_tokens(self, min_ttl: timedelta | None = None, timeout: float | None = None) -> Snapshot:
         """Return tokens that live for at least `min_ttl` more, after one refresh if need be.
@@ -139,17 +121,17 @@ class Credentials:
 
     def retry_unknown(self, timeout: float | None = None) -> Snapshot:
         """Send the refresh token again after an OutcomeUnknown, though the server may take it for theft."""
-        return self._retry_ticket().wait(timeout)
+        return self.retry_ticket().wait(timeout)
 
     async def aretry_unknown(self, timeout: float | None = None) -> Snapshot:
         """Await what `retry_unknown` returns."""
-        return await self._retry_ticket().wait_async(timeout)
+        return await self.retry_ticket().wait_async(timeout)
 
     def sign_in(self, tokens: Tokens) -> None:
         """Start a new epoch with `tokens`. Who waited under the old one gets SessionEnded, "replaced"."""
         if not isinstance(tokens, Tokens):
             raise ConfigurationError("sign_in takes a keyturn.Tokens(access=…, refresh=…, expires_at=…)")
-        self._begin_epoch(Snapshot.first(tokens, self._clock()), SessionEnded(_REPLACED, reason="replaced"))
+        self.begin_epoch(Snapshot.first(tokens, self._clock()), SessionEnded(REPLACED, reason="replaced"))
 
     async def asign_in(self, tokens: Tokens) -> None:
         """Await what `sign_in` does."""
@@ -157,30 +139,11 @@ class Credentials:
 
     def sign_out(self) -> None:
         """Forget the tokens. Callers get SessionEnded, reason "signed_out", until the next sign-in."""
-        self._begin_epoch(None, SessionEnded("signed out: sign in again", reason="signed_out"))
+        self.begin_epoch(None, SessionEnded("signed out: sign in again", reason="signed_out"))
 
     async def asign_out(self) -> None:
         """Await what `sign_out` does."""
         self.sign_out()
-
-    def adopt(self, tokens: Tokens, carried: Snapshot) -> bool:
-        """Take over a newer pair that came with the answer to a request that carried `carried`.
-
-        Tell whether it was taken: not across a sign-in, and not over a pair
-        that is newer still.
-        """
-        for value, kind in ((tokens, Tokens), (carried, Snapshot)):
-            if not isinstance(value, kind):
-                raise ConfigurationError("adopt takes keyturn.Tokens and the snapshot that was carried")
-        with self._lock:
-            current = self._current
-            if current is None or current.epoch != carried.epoch or tokens.access == current.access:
-                return False
-            if not _newer(tokens, carried, current):
-                return False
-            taken = self._take_over(current, tokens)
-        self._announce(events.Adopted, taken)
-        return True
 
     async def aadopt(self, tokens: Tokens, carried: Snapshot) -> bool:
         """Await what `adopt` does."""
@@ -191,7 +154,7 @@ class Credentials:
 
         Raises ReentrantRefresh where nobody may wait: in the grant, and on keyturn's own thread.
         """
-        flight = self._closing()
+        flight = self.closing()
         if flight is not None and loop.is_current():
             raise ReentrantRefresh(
                 "keyturn's own thread cannot wait for a refresh; close from a thread of yours"
@@ -200,16 +163,16 @@ class Credentials:
             if flight is not None:
                 flight.settle(timeout)
         finally:
-            self._begin_epoch(None, CredentialsClosed("these credentials are closed"))
+            self.begin_epoch(None, CredentialsClosed("these credentials are closed"))
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Await what `close` does."""
-        flight = self._closing()
+        flight = self.closing()
         try:
             if flight is not None:
                 await flight.settle_async(timeout)
         finally:
-            self._begin_epoch(None, CredentialsClosed("these credentials are closed"))
+            self.begin_epoch(None, CredentialsClosed("these credentials are closed"))
 
     def __enter__(self) -> Self:
         return self
@@ -222,262 +185,3 @@ class Credentials:
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.aclose()
-
-    # For the adapters
-
-    def fresh(self) -> Snapshot | None:
-        """Return the current snapshot if it needs no thought; None if a ticket is needed."""
-        current = self._current
-        return current if current is not None and self._clock() < current.plan.advisory_at else None
-
-    def ticket(self, min_ttl: timedelta | None = None, *, once: bool = False) -> Ticket:
-        """Return a ticket for tokens of at least `min_ttl`. Raises what stands in the way.
-
-        `once` is for a body that can be sent only once: it is not spent on
-        tokens that were refused while the refresh for that is in the air.
-        """
-        now, needed = self._clock(), 0.0 if min_ttl is None else min_ttl.total_seconds()
-        with self._lock:
-            current = self._signed_in()
-            if current.generation and current.lifetime is not None and current.lifetime <= needed:
-                needed = 0.0  # this server grants no more
-            zone = current.plan.zone(now, needed)
-            if self.carrier.renews and zone is not Zone.MANDATORY:  # the answer brings a new pair by itself
-                zone = Zone.FRESH if self._flight is None else Zone.MANDATORY
-            wait = zone is Zone.MANDATORY or (once and current is self._refused)
-            if zone is Zone.FRESH:
-                return Ticket(current, self._flight if wait else None, self._clock)
-            usable = current.left(now) > 0
-            obstacle = self._obstacle(now, current)
-            if usable and (obstacle is not None or now < self._quiet_until):
-                return Ticket(current, None, self._clock)
-            if obstacle is not None:
-                raise obstacle.again()
-            flight = (self._flight if usable else None) or self._flight_for(current, now)
-            return Ticket(current, flight if wait else None, self._clock)
-
-    def refusal_ticket(self, rejected: Snapshot) -> Ticket:
-        """Return a ticket for what takes the place of refused tokens. Raises what stands in the way."""
-        if not isinstance(rejected, Snapshot):
-            raise ConfigurationError("renew takes the tokens that get_tokens() returned")
-        now = self._clock()
-        with self._lock:
-            current = self._current_of(rejected)
-            if current.generation > rejected.generation:
-                return Ticket(current, None, self._clock)
-            obstacle = self._obstacle(now, current)
-            if obstacle is not None:
-                raise obstacle.again()
-            self._refused = current
-            return Ticket(current, self._flight_for(current, now), self._clock, refused=True)
-
-    def depart(self, snapshot: Snapshot) -> bool:
-        """Note that a request leaves with these tokens, unless a refresh is about to spend them; tell which.
-
-        Either waits for the other, never beside it: where every answer
-        carries a new pair, whichever is later would show up with a spent one.
-        """
-        with self._lock:
-            flight = self._flight
-            if flight is not None and flight.carried is snapshot and not flight.stalled.is_open:
-                return False
-            self.departures.depart(snapshot)
-        return True
-
-    def on_their_way(self, snapshot: Snapshot) -> Patience | None:
-        """Return the wait for the requests that left with these tokens; None once there are newer ones."""
-        with self._lock:
-            current = self._current
-            if current is None or current.epoch != snapshot.epoch or current.generation > snapshot.generation:
-                return None
-            gate = self.departures.cleared(snapshot)
-        return None if gate is None else Patience(gate, self._grant.timeout)
-
-    def successor(self, snapshot: Snapshot) -> Snapshot:
-        """Return the newest tokens of the sign-in that `snapshot` is of. Raises what has become of it."""
-        with self._lock:
-            return self._current_of(snapshot)
-
-    def replayed(self, snapshot: Snapshot, replays: int) -> None:
-        """Announce that a refused request is sent again with `snapshot`."""
-        self._announce(events.Replayed, snapshot, replays=replays)
-
-    def reset_after_fork(self) -> None:
-        """Start anew in a forked child: the flight in the air is the parent's, as is the refresh token."""
-        self._reset()
-        self._forked = True
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._flight: Flight | None = None
-        self.turnstile = Turnstile()
-        self.departures = Departures()
-
-    # The rules, under the lock
-
-    def _signed_in(self) -> Snapshot:
-        if self._current is None:
-            raise self._absence.again()
-        return self._current
-
-    def _current_of(self, snapshot: Snapshot) -> Snapshot:
-        current = self._signed_in()
-        if current.epoch != snapshot.epoch:
-            raise SessionEnded(_REPLACED, reason="replaced", epoch=snapshot.epoch)
-        return current
-
-    def _obstacle(self, now: float, current: Snapshot) -> KeyturnError | None:
-        """Return why no refresh can be started or joined, None where one can."""
-        if self._unknown is not None:
-            return self._unknown
-        if self._forked:
-            return RefreshAfterFork(
-                "these credentials were forked and live in memory: they cannot refresh here"
-            )
-        if self._grant.needs_refresh_token and current.refresh is None:
-            return NotSignedIn("there is no refresh token: sign in again")
-        if self._misconfigured is not None and now < self._quiet_until:
-            return self._misconfigured
-        if self._not_before - now > self._patience:
-            return RefreshUnavailable(
-                "the refresh end point asked to be left alone", retry_after=self._not_before - now, attempts=0
-            )
-        if self._flight in aboard.get():
-            return ReentrantRefresh(
-                "the grant waits for the refresh that it is part of; use its own http client"
-            )
-        return None
-
-    def _flight_for(self, current: Snapshot, now: float) -> Flight:
-        """Return the flight that renews these tokens: the one in the air, unless it carries older ones.
-
-        Whoever needs more than the current tokens gets nothing from a flight
-        that newer ones have overtaken; the next one waits for it.
-        """
-        flight = self._flight
-        if flight is None or flight.carried is current:
-            return flight or self._take_off(current, now)
-        return self._take_off(current, now, flight.give_way())
-
-    def _take_off(self, current: Snapshot, now: float, behind: Gate | None = None) -> Flight:
-        flight = Flight(
-            self._grant,
-            current,
-            clock=self._clock,
-            patience=self._patience,
-            wait=max(0.0, self._not_before - now),
-            needed=lambda: self._current is current,
-            land=self._land,
-            clear=[gate for gate in (behind, self.departures.cleared(current)) if gate is not None],
-        )
-        flight.take_off()
-        self._flight = flight
-        return flight
-
-    def _take_over(self, current: Snapshot, tokens: Tokens) -> Snapshot:
-        self._current = taken = current.next(tokens, self._clock())
-        self.departures.superseded(current)
-        self._calm()
-        return taken
-
-    def _calm(self) -> None:
-        """Forget the failures of the tokens before."""
-        self._unknown = self._misconfigured = None
-        self._failures, self._not_before, self._quiet_until = 0, 0.0, 0.0
-
-    def _fail(self, error: KeyturnError, now: float) -> None:
-        """Remember what a failed flight means for the callers to come."""
-        self._failures += 1
-        self._quiet_until = now + backoff(self._failures, 1.0)
-        if isinstance(error, OutcomeUnknown):
-            self._unknown = error
-        elif isinstance(error, RefreshMisconfigured):
-            self._misconfigured = error
-        elif isinstance(error, RefreshUnavailable) and error.retry_after is not None:
-            self._not_before = now + error.retry_after
-
-    # Landing, sign-in, sign-out
-
-    def _land(self, flight: Flight, result: Tokens | KeyturnError | None) -> None:
-        """Turn what a flight brought into the outcome for everyone, on keyturn's thread."""
-        with self._lock:
-            if self._flight is flight:
-                self._flight = None
-            outcome = self._outcome(flight, result)
-        flight.arrive(outcome)
-        self._announce_landing(flight, outcome, bought=isinstance(result, Tokens))
-
-    def _announce_landing(self, flight: Flight, outcome: Snapshot | KeyturnError, *, bought: bool) -> None:
-        if isinstance(outcome, Snapshot):
-            if bought:
-                self._announce(events.Refreshed, outcome, **flight.figures())
-        elif isinstance(outcome, SessionEnded):
-            if outcome.reason == "refused":
-                self._announce(events.Ended, flight.carried, cause=outcome)
-        else:
-            self._announce(events.Failed, flight.carried, cause=outcome, **flight.figures())
-
-    def _outcome(self, flight: Flight, result: Tokens | KeyturnError | None) -> Snapshot | KeyturnError:
-        current, carried = self._current, flight.carried
-        if flight.outcome is not None or current is None or current.epoch != carried.epoch:
-            return flight.outcome or SessionEnded(_REPLACED, reason="replaced", epoch=carried.epoch)
-        if result is None or (not isinstance(result, Tokens) and current.supersedes(carried)):
-            return current
-        if isinstance(result, Tokens):
-            return self._take_over(current, result) if _newer(result, carried, current) else current
-        if isinstance(result, SessionEnded):
-            result.epoch = carried.epoch
-            self._current, self._absence = None, result
-        else:
-            self._fail(result, self._clock())
-        return result
-
-    def _begin_epoch(self, first: Snapshot | None, absence: KeyturnError) -> None:
-        with self._lock:
-            if isinstance(self._absence, CredentialsClosed):
-                return self._closed(first)
-            old, self._current, self._absence = self._current, first, absence
-            flight, self._flight = self._flight, None
-            self._forked = self._forked and first is None
-            self._calm()
-        if flight is not None:
-            if isinstance(absence, SessionEnded) and old is not None:
-                absence.epoch = old.epoch
-            flight.arrive(absence)
-        return None
-
-    def _closed(self, first: Snapshot | None) -> None:
-        if first is not None:
-            raise self._absence.again()
-
-    def _closing(self) -> Flight | None:
-        """Return the flight to wait for. Raises ReentrantRefresh for one that waits for this very call."""
-        with self._lock:
-            flight = self._flight
-        if flight in aboard.get():
-            raise ReentrantRefresh("the grant closes the credentials that it refreshes")
-        return flight
-
-    def _retry_ticket(self) -> Ticket:
-        with self._lock:
-            self._unknown = None
-            current = self._signed_in()
-        return self.refusal_ticket(current)
-
-    def _announce(self, kind: type[events.Event], snapshot: Snapshot, **figures: object) -> None:
-        event = kind(name=self.name, epoch=snapshot.epoch, generation=snapshot.generation, **figures)
-        events.announce(event, self._on_event)
-
-
-_REPLACED = "somebody signed in anew while this request was on its way"
-
-
-def _newer(tokens: Tokens, carried: Snapshot, current: Snapshot) -> bool:
-    """Tell whether a pair that `carried` brought takes the place of `current`.
-
-    It does if nothing has come in between; otherwise the one that lives
-    longer is the later one.
-    """
-    if carried.generation == current.generation:
-        return True
-    return tokens.expires_at is not None and tokens.expires_at > (current.expires_at or 0.0)

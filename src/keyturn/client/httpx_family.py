@@ -1,184 +1,23 @@
-"""What httpx2 and httpx have in common: authflow in their idiom, with its drivers.
+"""What httpx2 and httpx have in common: their `Auth` and transports, and the drivers of authflow.
 
-The two libraries share their shape, not their types; the protocols below are
-that shape. An `Auth` works above redirects: it sees the last response of a
-chain, and httpx itself keeps or drops the Authorization header on the way. A
-transport works below them and sees every hop.
+An `Auth` works above redirects: it sees the last response of a chain, and
+httpx itself keeps or drops the Authorization header on the way. A transport
+works below them and sees every hop.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, MutableMapping
-from typing import Any, Generic, Protocol, TypeVar, cast
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import Generic, Protocol, TypeVar, cast
 
-from keyturn.client.answer import Answer, set_cookies
 from keyturn.client.authflow import Journey, Step, authflow
-from keyturn.client.bodies import rewinder
 from keyturn.client.credentials import Credentials
+from keyturn.client.httpx_call import FamilyCall, HopCall, Request, RequestT, ResponseT
 from keyturn.client.snapshot import Snapshot
-from keyturn.errors import ConfigurationError, SessionEnded
+from keyturn.errors import ConfigurationError
 
-
-class URL(Protocol):
-    """A URL of the family."""
-
-    @property
-    def scheme(self) -> str: ...
-    @property
-    def raw_host(self) -> bytes: ...
-    @property
-    def port(self) -> int | None: ...
-
-
-class Request(Protocol):
-    """A request of the family."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def url(self) -> URL: ...
-    @property
-    def headers(self) -> MutableMapping[str, str]: ...
-    @property
-    def stream(self) -> object: ...
-    @property
-    def extensions(self) -> MutableMapping[str, Any]: ...
-
-
-class Response(Protocol):
-    """A response of the family."""
-
-    @property
-    def status_code(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def content(self) -> bytes: ...
-    def read(self) -> bytes: ...
-    async def aread(self) -> bytes: ...
-    def close(self) -> None: ...
-    async def aclose(self) -> None: ...
-
-
-RequestT = TypeVar("RequestT", bound=Request)
-ResponseT = TypeVar("ResponseT", bound=Response)
 Sent = TypeVar("Sent", contravariant=True)
 Got = TypeVar("Got", covariant=True)
-
-_BEGUN = "keyturn.begun"  # in a redirected request's extensions: the epoch that it was sent under, and its id
-
-
-class FamilyCall(Generic[RequestT, ResponseT]):
-    """One request of the family, as authflow sees it.
-
-    `byte_stream` is the library's class of bodies that are bytes in memory.
-    """
-
-    __slots__ = ("_carrier", "_epoch", "_rewind", "_saved", "_sent", "_sent_at", "request")
-
-    def __init__(self, request: RequestT, credentials: Credentials, byte_stream: type) -> None:
-        self.request = request
-        self._carrier = credentials.carrier
-        self._sent, self._sent_at = False, 0.0
-        self._saved: list[tuple[str, str | None]] = []
-        self._epoch: str | None = None
-        stream = request.stream
-        self._rewind = _nothing if isinstance(stream, byte_stream) else rewinder(stream)
-
-    @property
-    def method(self) -> str:
-        """Return the method of the request as it stands."""
-        return self.request.method
-
-    def serves(self, credentials: Credentials) -> bool:
-        """Tell whether the request is bound for one of the credentials' origins."""
-        url = self.request.url
-        return (url.scheme, url.raw_host, url.port) in credentials.origins
-
-    def attach(self, snapshot: Snapshot) -> None:
-        """Write the tokens into the headers, and rewind the body if it was sent before."""
-        if self._sent and self._rewind is not None:
-            self._rewind()
-        self._sent, self._sent_at = True, time.time()
-        self._carrier.attach(self.request.headers, snapshot)
-
-    def refused(self, response: ResponseT) -> bool:
-        """Tell whether the response refuses the tokens."""
-        return self._carrier.refused(response.status_code, response.headers)
-
-    def arrived_at(self, response: ResponseT) -> None:
-        """Go on from the request that was answered."""
-        last = cast(RequestT, getattr(response, "_request", None) or self.request)
-        if last is not self.request:
-            if last.stream is not self.request.stream:  # the redirect dropped the body
-                self._rewind = rewinder(last.stream)
-            self.request = last
-
-    def carries(self, snapshot: Snapshot) -> bool:
-        """Tell whether the request still carries the tokens."""
-        return self._carrier.carries(self.request.headers, snapshot)
-
-    def replayable(self) -> bool:
-        """Tell whether the body can be sent again, whole."""
-        return self._rewind is not None
-
-    def status(self, response: ResponseT) -> int:
-        """Return the status."""
-        return response.status_code
-
-    def answer(self, response: ResponseT) -> Answer:
-        """Return the response as a carrier reads it."""
-        content = response.content if self._carrier.body else b""
-        headers = response.headers
-        return Answer(response.status_code, headers, self._sent_at, set_cookies(headers), content)
-
-
-class HopCall(FamilyCall[RequestT, ResponseT]):
-    """One hop, as a transport sends it: the caller's request keeps no token, so no redirect can copy one."""
-
-    __slots__ = ()
-
-    def attach(self, snapshot: Snapshot) -> None:
-        """Write the tokens into the headers until `detach`.
-
-        Raises SessionEnded where the hop before was sent under another sign-in.
-        """
-        begun = self.request.extensions.get(_BEGUN)
-        if begun is not None and begun[0] != snapshot.epoch and begun[1] != id(self.request):
-            raise SessionEnded(
-                "somebody signed in anew between two hops of a redirect", reason="replaced", epoch=begun[0]
-            )
-        self._epoch = snapshot.epoch
-        headers = self.request.headers
-        self._saved = [(name, headers.get(name)) for name in self._carrier.headers]
-        super().attach(snapshot)
-
-    def detach(self) -> None:
-        """Put the caller's own headers back."""
-        headers = self.request.headers
-        for name, value in self._saved:
-            if value is not None:
-                headers[name] = value
-            elif name in headers:
-                del headers[name]
-        self._saved = []
-
-    def handed_over(self, response: ResponseT) -> ResponseT:
-        """Return the response; a redirect's request takes a note of its sign-in along to the next hop.
-
-        httpx hands a request's extensions on to the one that follows it.
-        """
-        if self._epoch is not None and 300 <= response.status_code < 400:
-            self.request.extensions[_BEGUN] = self._epoch, id(self.request)
-        return response
-
-    def carries(self, snapshot: Snapshot) -> bool:
-        """Say yes: between `attach` and the answer nobody touches a hop."""
-        return True
-
-    def arrived_at(self, response: ResponseT) -> None:
-        """Stay: a hop is answered as it was sent."""
 
 
 def _check_carrier(credentials: Credentials) -> Credentials:
@@ -323,6 +162,11 @@ class Auth(Generic[RequestT, ResponseT]):
     For `Client(auth=…)`, `AsyncClient(auth=…)` or one request; `auth=None` on
     a request leaves it alone. May be shared by any number of clients.
 
+    httpx follows redirects below its auth, and decides what becomes of the
+    header there: it drops it for another origin, but for a redirect from http
+    to https on the same host. `Transport` sees every hop, and so do the pairs
+    that a carrier adopts from answers.
+
     Raises ConfigurationError for credentials that ride in cookies (see
     `Transport`). Requests raise what `Credentials.get_tokens` raises, and
     NotReplayable.
@@ -423,7 +267,3 @@ def _embark(credentials: Credentials, request: Request, byte_stream: type) -> Sn
 
 def _refusal(snapshot: Snapshot | None, response: ResponseT | None) -> tuple[Snapshot, ResponseT] | None:
     return None if snapshot is None or response is None else (snapshot, response)
-
-
-def _nothing() -> None:
-    """Rewind what needs no rewinding: bytes."""

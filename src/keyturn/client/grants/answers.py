@@ -35,6 +35,8 @@ from keyturn.errors import (
 if TYPE_CHECKING:
     from keyturn.client.grants.http import Wire
 
+OVERLOADED = (429, 503)
+
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _ERROR_CODE = re.compile(r"[a-z_.-]{1,64}", re.IGNORECASE)  # words only: a token that is echoed has digits
 
@@ -60,7 +62,7 @@ def raise_for_refusal(answer: Answer) -> None:
     status = answer.status
     if 200 <= status < 300:
         return
-    if status in (429, 503):
+    if status in OVERLOADED:
         wait = schedule.retry_after(
             answer.headers.get("retry-after"), answer.headers.get("date"), answer.sent_at
         )
@@ -84,6 +86,10 @@ def failure(error: BaseException, wire: Wire) -> KeyturnError:
     """Return what an exception of an exchange means."""
     if isinstance(error, RefreshError | NotSignedIn) or (isinstance(error, KeyturnError) and not wire.sent):
         return error  # any other, once sent, is an answer that could not be read: Tokens that cannot be made
+    if not wire.begun:
+        return RefreshMisconfigured(
+            f"the refresh could not be prepared: {type(error).__name__} {_origin(error)}"
+        )
     if isinstance(error, httpx2.HTTPStatusError):
         return _status_error(error, wire.clock())
     unreached = isinstance(error, _NOT_CONNECTED) or (isinstance(error, TimeoutError) and wire.connecting)

@@ -20,7 +20,7 @@ from keyturn.client.grants.http import (
     tls,
     window_and_timeout,
 )
-from keyturn.errors import ConfigurationError, RefreshMisconfigured
+from keyturn.errors import ConfigurationError, OutcomeUnknown, RefreshMisconfigured
 from keyturn.tokens import Tokens
 
 Function = (
@@ -84,9 +84,11 @@ class Call:
             wire.sent = True  # from here on nobody can tell
             pair = await self._call_on_thread(tokens)
         if not isinstance(pair, Tokens):
-            if inspect.iscoroutine(pair):
+            wrong = f"the grant must return keyturn.Tokens, not {type(pair).__name__}"
+            if inspect.iscoroutine(pair):  # which has not even begun
                 pair.close()
-            raise RefreshMisconfigured(f"the grant must return keyturn.Tokens, not {type(pair).__name__}")
+                raise RefreshMisconfigured(wrong)
+            raise OutcomeUnknown(wrong) if wire.sent else RefreshMisconfigured(wrong)
         return pair
 
     async def _call_async(self, tokens: Tokens, wire: Wire) -> object:

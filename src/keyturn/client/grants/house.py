@@ -68,12 +68,12 @@ class JSON(HTTPGrant):
         return {"json": {self._send: token} if isinstance(self._send, str) else self._send(tokens)}
 
     def _raise_for_end(self, answer: Answer) -> None:
-        if answer.status in (429, 503):
-            return
         if answer.status == 401 or (answer.status < 500 and answers.error_code(answer) == "invalid_grant"):
             raise answers.ended(f"{answer.status}")
         body = answer.json()
-        if self._ended is not None and body is not None and self._ended(answer.status, body):
+        if self._ended is None or body is None or answer.status >= 500:
+            return
+        if self._ended(answer.status, body):
             raise answers.ended(f"{answer.status}, by the answer's body")
 
     def _pair(self, answer: Answer, tokens: Tokens) -> Tokens:

@@ -39,11 +39,13 @@ class Wire:
     """What is known of one exchange while it runs.
 
     `sent` turns true when its request may have left this machine,
-    `connecting` when it got as far as opening a connection. `clock` gives
+    `connecting` when it got as far as opening a connection; `begun` is false
+    while the request is still being built. `clock` gives
     POSIX seconds; what an answer says of its life counts from before sending.
     """
 
     clock: Callable[[], float] = time.time
+    begun: bool = True
     connecting: bool = False
     sent: bool = False
     _connection: object = None
@@ -117,16 +119,18 @@ class HTTPGrant(abc.ABC):
 
     async def exchange(self, tokens: Tokens, wire: Wire) -> Tokens:
         """Send the refresh and read its answer; see `Grant.exchange`."""
+        wire.begun = False
         form = self._request(tokens)
         async with self._http() as http:
             request = http.build_request("POST", self.url, **form)  # type: ignore[arg-type]  # Form's keys are its arguments
             request.extensions = {**request.extensions, "trace": wire.trace}
-            sent_at = wire.clock()
+            sent_at, wire.begun = wire.clock(), True
             response = await http.send(request, auth=None, follow_redirects=False)
             wire.sent = True  # which a transport of the user's own may not have told
         headers = response.headers
         answer = Answer(response.status_code, headers, sent_at, set_cookies(headers), response.content)
-        self._raise_for_end(answer)
+        if answer.status not in answers.OVERLOADED:
+            self._raise_for_end(answer)
         answers.raise_for_refusal(answer)
         return self._pair(answer, tokens)
 

@@ -1,0 +1,319 @@
+"""State: what credentials hold, and the rules for who is given what.
+
+The state is one snapshot, swapped whole under a lock that is never held
+across I/O. Every caller is given a ticket: the snapshot to go with, or a
+place on the one flight in the air. A landing, an adopted pair and a sign-in
+change the snapshot; each wakes whom it concerns, and is announced.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+from keyturn.client import events, loop
+from keyturn.client.carriers import Carrier
+from keyturn.client.departures import Departures
+from keyturn.client.flight import Clock, Flight, aboard
+from keyturn.client.gate import Gate, Patience, Turnstile
+from keyturn.client.grants import Grant
+from keyturn.client.schedule import Zone
+from keyturn.client.snapshot import Snapshot
+from keyturn.client.ticket import Ticket
+from keyturn.client.trouble import Trouble
+from keyturn.errors import (
+    ConfigurationError,
+    CredentialsClosed,
+    KeyturnError,
+    NotSignedIn,
+    ReentrantRefresh,
+    RefreshAfterFork,
+    SessionEnded,
+)
+from keyturn.tokens import Tokens
+
+REPLACED = "somebody signed in anew while this request was on its way"
+
+
+class State:
+    """The base of `Credentials`: its data, its rules, and what adapters ask of it."""
+
+    def __init__(
+        self,
+        grant: Grant,
+        carrier: Carrier,
+        tokens: Tokens | None,
+        *,
+        name: str | None,
+        on_event: events.Callback | None,
+        patience: float,
+        clock: Clock,
+    ) -> None:
+        self.carrier = carrier
+        self.name = name
+        self._grant, self._on_event, self._patience, self._clock = grant, on_event, patience, clock
+        self._current: Snapshot | None = None if tokens is None else Snapshot.first(tokens, clock())
+        self._refused: Snapshot | None = None
+        self._absence: KeyturnError = NotSignedIn("there are no tokens yet: sign in first")
+        self._trouble = Trouble()
+        self._forked = False
+        self._reset()
+        loop.on_fork(self)
+
+    @property
+    def tokens(self) -> Snapshot | None:
+        """The current tokens as they are, however old; None when signed out. No I/O, no waiting."""
+        return self._current
+
+    def fresh(self) -> Snapshot | None:
+        """Return the current snapshot if it needs no thought; None if a ticket is needed."""
+        current = self._current
+        return current if current is not None and self._clock() < current.plan.advisory_at else None
+
+    def ticket(self, min_ttl: timedelta | None = None, *, once: bool = False) -> Ticket:
+        """Return a ticket for tokens of at least `min_ttl`. Raises what stands in the way.
+
+        `once` is for a body that can be sent only once: it is not spent on
+        tokens that were refused while the refresh for that is in the air.
+        """
+        if min_ttl is not None and not isinstance(min_ttl, timedelta):
+            raise ConfigurationError("min_ttl must be a datetime.timedelta")
+        now, needed = self._clock(), 0.0 if min_ttl is None else min_ttl.total_seconds()
+        with self._lock:
+            current = self._signed_in()
+            if current.generation and current.lifetime is not None and current.lifetime <= needed:
+                needed = 0.0  # this server grants no more
+            zone = current.plan.zone(now, needed)
+            if self.carrier.renews and zone is not Zone.MANDATORY:  # the answer brings a new pair by itself
+                zone = Zone.FRESH if self._flight is None else Zone.MANDATORY
+            wait = zone is Zone.MANDATORY or (once and current is self._refused)
+            if zone is Zone.FRESH:
+                return Ticket(current, self._flight if wait else None, self._clock)
+            usable = current.left(now) > 0
+            obstacle = self._obstacle(now, current)
+            if usable and (obstacle is not None or self._trouble.is_recent(now)):
+                return Ticket(current, None, self._clock)
+            if obstacle is not None:
+                raise obstacle.again()
+            flight = (self._flight if usable else None) or self._flight_for(current, now)
+            return Ticket(current, flight if wait else None, self._clock)
+
+    def refusal_ticket(self, rejected: Snapshot) -> Ticket:
+        """Return a ticket for what takes the place of refused tokens. Raises what stands in the way."""
+        if not isinstance(rejected, Snapshot):
+            raise ConfigurationError("renew takes the tokens that get_tokens() returned")
+        now = self._clock()
+        with self._lock:
+            current = self._current_of(rejected)
+            if current.generation > rejected.generation:
+                return Ticket(current, None, self._clock)
+            obstacle = self._obstacle(now, current)
+            if obstacle is not None:
+                raise obstacle.again()
+            self._refused = current
+            return Ticket(current, self._flight_for(current, now), self._clock, refused=True)
+
+    def depart(self, snapshot: Snapshot) -> bool:
+        """Note that a request leaves with these tokens, unless a refresh is about to spend them; tell which.
+
+        Either waits for the other, never beside it: where every answer
+        carries a new pair, whichever is later would show up with a spent one.
+        """
+        with self._lock:
+            flight = self._flight
+            if flight is not None and flight.carried is snapshot and not flight.stalled.is_open:
+                return False
+            self.departures.depart(snapshot)
+        return True
+
+    def on_their_way(self, snapshot: Snapshot) -> Patience | None:
+        """Return the wait for the requests that left with these tokens; None once there are newer ones."""
+        with self._lock:
+            current = self._current
+            if current is None or current.epoch != snapshot.epoch or current.generation > snapshot.generation:
+                return None
+            gate = self.departures.cleared(snapshot)
+        return None if gate is None else Patience(gate, self._grant.timeout)
+
+    def adopt(self, tokens: Tokens, carried: Snapshot) -> bool:
+        """Take over a newer pair that came with the answer to a request that carried `carried`.
+
+        Tell whether it was taken: not across a sign-in, and not over a pair
+        that is newer still.
+        """
+        for value, kind in ((tokens, Tokens), (carried, Snapshot)):
+            if not isinstance(value, kind):
+                raise ConfigurationError("adopt takes keyturn.Tokens and the snapshot that was carried")
+        with self._lock:
+            current = self._current
+            if current is None or current.epoch != carried.epoch or tokens.access == current.access:
+                return False
+            if not _newer(tokens, carried, current):
+                return False
+            taken = self._take_over(current, tokens)
+        self._announce(events.Adopted, taken)
+        return True
+
+    def successor(self, snapshot: Snapshot) -> Snapshot:
+        """Return the newest tokens of the sign-in that `snapshot` is of. Raises what has become of it."""
+        with self._lock:
+            return self._current_of(snapshot)
+
+    def replayed(self, snapshot: Snapshot, replays: int) -> None:
+        """Announce that a refused request is sent again with `snapshot`."""
+        self._announce(events.Replayed, snapshot, replays=replays)
+
+    def reset_after_fork(self) -> None:
+        """Start anew in a forked child: the flight in the air is the parent's, as is the refresh token."""
+        self._reset()
+        self._forked = True
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._flight: Flight | None = None
+        self.turnstile = Turnstile()
+        self.departures = Departures()
+
+    # The rules, under the lock
+
+    def _signed_in(self) -> Snapshot:
+        if self._current is None:
+            raise self._absence.again()
+        return self._current
+
+    def _current_of(self, snapshot: Snapshot) -> Snapshot:
+        current = self._signed_in()
+        if current.epoch != snapshot.epoch:
+            raise SessionEnded(REPLACED, reason="replaced", epoch=snapshot.epoch)
+        return current
+
+    def _obstacle(self, now: float, current: Snapshot) -> KeyturnError | None:
+        """Return why no refresh can be started or joined, None where one can."""
+        if self._forked:
+            return RefreshAfterFork(
+                "these credentials were forked and live in memory: they cannot refresh here"
+            )
+        if self._grant.needs_refresh_token and current.refresh is None:
+            return NotSignedIn("there is no refresh token: sign in again")
+        if self._flight in aboard.get():
+            return ReentrantRefresh(
+                "the grant waits for the refresh that it is part of; use its own http client"
+            )
+        return self._trouble.obstacle(now, self._patience)
+
+    def _flight_for(self, current: Snapshot, now: float) -> Flight:
+        """Return the flight that renews these tokens: the one in the air, unless it carries older ones.
+
+        Whoever needs more than the current tokens gets nothing from a flight
+        that newer ones have overtaken; the next one waits for it.
+        """
+        flight = self._flight
+        if flight is None or flight.carried is current:
+            return flight or self._take_off(current, now)
+        return self._take_off(current, now, flight.give_way())
+
+    def _take_off(self, current: Snapshot, now: float, behind: Gate | None = None) -> Flight:
+        flight = Flight(
+            self._grant,
+            current,
+            clock=self._clock,
+            patience=self._patience,
+            wait=self._trouble.pause(now),
+            needed=lambda: self._current is current,
+            land=self._land,
+            clear=[gate for gate in (behind, self.departures.cleared(current)) if gate is not None],
+        )
+        flight.take_off()
+        self._flight = flight
+        return flight
+
+    def _take_over(self, current: Snapshot, tokens: Tokens) -> Snapshot:
+        self._current = taken = current.next(tokens, self._clock())
+        self.departures.superseded(current)
+        self._trouble = Trouble()
+        return taken
+
+    # Landing, sign-in, sign-out
+
+    def _land(self, flight: Flight, result: Tokens | KeyturnError | None) -> None:
+        """Turn what a flight brought into the outcome for everyone, on keyturn's thread."""
+        with self._lock:
+            if self._flight is flight:
+                self._flight = None
+            outcome = self._outcome(flight, result)
+        flight.arrive(outcome)
+        self._announce_landing(flight, outcome, bought=isinstance(result, Tokens))
+
+    def _announce_landing(self, flight: Flight, outcome: Snapshot | KeyturnError, *, bought: bool) -> None:
+        if isinstance(outcome, Snapshot):
+            if bought:
+                self._announce(events.Refreshed, outcome, **flight.figures())
+        elif isinstance(outcome, SessionEnded):
+            if outcome.reason == "refused":
+                self._announce(events.Ended, flight.carried, cause=outcome)
+        else:
+            self._announce(events.Failed, flight.carried, cause=outcome, **flight.figures())
+
+    def _outcome(self, flight: Flight, result: Tokens | KeyturnError | None) -> Snapshot | KeyturnError:
+        current, carried = self._current, flight.carried
+        if flight.outcome is not None or current is None or current.epoch != carried.epoch:
+            return flight.outcome or SessionEnded(REPLACED, reason="replaced", epoch=carried.epoch)
+        if result is None or (not isinstance(result, Tokens) and current.supersedes(carried)):
+            return current
+        if isinstance(result, Tokens):
+            return self._take_over(current, result) if _newer(result, carried, current) else current
+        if isinstance(result, SessionEnded):
+            result.epoch = carried.epoch
+            self._current, self._absence = None, result
+        else:
+            self._trouble.note(result, self._clock())
+        return result
+
+    def begin_epoch(self, first: Snapshot | None, absence: KeyturnError) -> None:
+        """Swap everything for `first`, or for nothing; `absence` is what whoever waited is told."""
+        with self._lock:
+            if isinstance(self._absence, CredentialsClosed):
+                return self._closed(first)
+            old, self._current, self._absence = self._current, first, absence
+            flight, self._flight = self._flight, None
+            self._forked = self._forked and first is None
+            self._trouble = Trouble()
+        if flight is not None:
+            if isinstance(absence, SessionEnded) and old is not None:
+                absence.epoch = old.epoch
+            flight.arrive(absence)
+        return None
+
+    def _closed(self, first: Snapshot | None) -> None:
+        if first is not None:
+            raise self._absence.again()
+
+    def closing(self) -> Flight | None:
+        """Return the flight to wait for. Raises ReentrantRefresh for one that waits for this very call."""
+        with self._lock:
+            flight = self._flight
+        if flight in aboard.get():
+            raise ReentrantRefresh("the grant closes the credentials that it refreshes")
+        return flight
+
+    def retry_ticket(self) -> Ticket:
+        """Return a ticket for a refresh although the outcome of the last one is unknown."""
+        with self._lock:
+            self._trouble.unknown = None
+            current = self._signed_in()
+        return self.refusal_ticket(current)
+
+    def _announce(self, kind: type[events.Event], snapshot: Snapshot, **figures: object) -> None:
+        event = kind(name=self.name, epoch=snapshot.epoch, generation=snapshot.generation, **figures)
+        events.announce(event, self._on_event)
+
+
+def _newer(tokens: Tokens, carried: Snapshot, current: Snapshot) -> bool:
+    """Tell whether a pair that `carried` brought takes the place of `current`.
+
+    It does if nothing has come in between; otherwise the one that lives
+    longer is the later one.
+    """
+    if carried.generation == current.generation:
+        return True
+    return tokens.expires_at is not None and tokens.expires_at > (current.expires_at or 0.0)
