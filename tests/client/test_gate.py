@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
+import types
 import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -178,6 +180,21 @@ def test_a_trio_run_that_has_finished_strands_nobody_else() -> None:
     until(lambda: gate.waiters == COUNT)
     gate.open()
     assert [answer for one in waiting for answer in one.result(WITHIN)] == [True] * COUNT
+
+
+@pytest.mark.parametrize("begun", [{"trio"}, {"trio", "trio.lowlevel"}], ids=sorted)
+def test_asyncio_tasks_wait_while_another_thread_is_importing_trio(
+    monkeypatch: pytest.MonkeyPatch, begun: set[str]
+) -> None:
+    for name in ("trio", "trio.lowlevel"):
+        monkeypatch.delitem(sys.modules, name)
+    for name in begun:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    gate = Gate()
+    waiting = start(lambda: in_asyncio(gate, 3))
+    until(lambda: gate.waiters == 3 or waiting.done())
+    gate.open()
+    assert waiting.result(WITHIN) == [True] * 3
 
 
 async def _cancelled(gate: Gate) -> None:

@@ -150,8 +150,8 @@ def _wake(futures: Iterable[asyncio.Future[None]]) -> None:
 
 
 def _in_trio() -> bool:
-    trio = sys.modules.get("trio")
-    return trio is not None and trio.lowlevel.in_trio_task()
+    in_trio_task = getattr(sys.modules.get("trio.lowlevel"), "in_trio_task", None)
+    return in_trio_task is not None and in_trio_task()  # None also while another thread is importing it
 
 
 class Turnstile:
