@@ -10,11 +10,13 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import timedelta
 
+import httpx2
 import pytest
 
 import keyturn
-from keyturn.client import Bearer, events, loop
+from keyturn.client import Bearer, events, grants, loop
 from keyturn.client.carriers import Carrier
 from keyturn.client.flight import Flight
 from keyturn.client.grants import Wire
@@ -196,6 +198,39 @@ def test_a_grant_that_exits_or_cancels_itself_still_lands(error: BaseException, 
         credentials.get_tokens(timeout=WITHIN)
     if sends:
         assert caught.type is OutcomeUnknown, "the token may be spent: it must not be sent again"
+
+
+def _calling(function: grants.Function) -> keyturn.Credentials:
+    return keyturn.Credentials(
+        grants.Call(function, timeout=timedelta(seconds=2 * WITHIN)),
+        tokens=Tokens("old", "old-refresh", expires_at=1.0),
+        origins=["https://api.example"],
+        retry_for=timedelta(0),
+    )
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration()], ids=repr)
+def test_a_callable_that_exits_on_its_thread_lands_at_once(error: BaseException) -> None:
+    def fail(tokens: Tokens, http: httpx2.Client) -> Tokens:
+        raise error
+
+    with pytest.raises(OutcomeUnknown):
+        _calling(fail).get_tokens(timeout=WITHIN)
+
+
+def test_a_callable_that_no_thread_can_be_started_for_is_not_taken_for_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "keyturn-grant":
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RefreshUnavailable):
+        _calling(lambda tokens, http: tokens).get_tokens(timeout=WITHIN)
 
 
 def test_exit_waits_for_what_was_sent_and_gives_up_at_once_what_was_not() -> None:
