@@ -22,7 +22,7 @@ from tests.kit import (
     storm_of_tasks,
     storm_of_threads,
 )
-from tests.waiting import WITHIN, aboard, start, until
+from tests.waiting import WITHIN, aboard, patient_oauth2, start, until
 
 Crowd = Callable[[Host, StrictServer, keyturn.Credentials], Statuses]
 
@@ -39,7 +39,7 @@ def test_refusals_that_are_spread_over_300_ms_cost_one_refresh_of_50_ms(
 ) -> None:
     count = 10  # as many as the storm of tasks has connections: all must arrive before one is answered
     strict_server.configure(refresh_delay=0.05, spread=0.3, spread_over=count)
-    credentials = credentials_for(strict_server)
+    credentials = credentials_for(strict_server, strict_server.sign_in(ttl=600.0))
     strict_server.expire()
     strict_server.hold_api(count)
 
@@ -85,7 +85,9 @@ def test_four_loops_trio_and_threads_share_the_one_refresh_of_an_expired_token(
     log = Log()
     strict_server.configure(refresh_delay=0.05)
     strict_server.hold_refresh()
-    credentials = credentials_for(strict_server, strict_server.sign_in(ttl=-1.0), on_event=log)
+    credentials = credentials_for(
+        strict_server, strict_server.sign_in(ttl=-1.0), grant=patient_oauth2(strict_server), on_event=log
+    )
 
     crowd = start(lambda: _crowd(host, strict_server, credentials))
     until(lambda: aboard(credentials) == CROWD)
@@ -104,7 +106,7 @@ def test_four_loops_trio_and_threads_that_are_refused_together_refresh_once(
     strict_server: StrictServer, host: Host
 ) -> None:
     strict_server.configure(refresh_delay=0.05)
-    credentials = credentials_for(strict_server)
+    credentials = credentials_for(strict_server, strict_server.sign_in(ttl=600.0))
     strict_server.expire()
     strict_server.hold_api(CROWD)
 
@@ -117,7 +119,7 @@ def test_four_loops_trio_and_threads_that_are_refused_together_refresh_once(
 
 @pytest.mark.parametrize("host", HOSTS, ids=str)
 def test_loop_after_loop_may_come_and_go(strict_server: StrictServer, host: Host) -> None:
-    credentials = credentials_for(strict_server)
+    credentials = credentials_for(strict_server, strict_server.sign_in(ttl=600.0))
     for generation in range(1, 4):
         strict_server.expire()
         assert asyncio.run(_gather(host, strict_server, credentials)) == [200] * TASKS

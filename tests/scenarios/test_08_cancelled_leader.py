@@ -16,7 +16,7 @@ import keyturn
 from keyturn.errors import RefreshTimeout
 from keyturn.testing import StrictServer
 from tests.kit import HOSTS, Host, Log, Statuses, credentials_for, run_in_loop
-from tests.waiting import WITHIN, aboard, start, until
+from tests.waiting import WITHIN, aboard, patient_oauth2, start, until
 
 FOLLOWERS = 5
 
@@ -30,12 +30,12 @@ def held(server: StrictServer, stage: Stage) -> keyturn.Credentials:
     """Return credentials that need a refresh, which the server will hold."""
     server.configure(refresh_delay=0.05)
     server.hold_refresh(stage)
-    return credentials_for(server, server.sign_in(ttl=-1.0))
+    return credentials_for(server, server.sign_in(ttl=-1.0), grant=patient_oauth2(server))
 
 
 def reached(server: StrictServer, stage: Stage) -> None:
     """Return when the refresh is where the server holds it."""
-    server.wait_for(**{"before": {"refreshes": 1}, "after": {"rotations": 1}}[stage])
+    server.wait_for(WITHIN, **{"before": {"refreshes": 1}, "after": {"rotations": 1}}[stage])
 
 
 def check_one_refresh(server: StrictServer, credentials: keyturn.Credentials) -> None:
@@ -241,13 +241,15 @@ def test_who_runs_out_of_time_with_a_token_that_is_still_good_goes_on_with_it(
     strict_server: StrictServer, wait: Callable[[keyturn.Credentials, float | None], int]
 ) -> None:
     strict_server.hold_refresh()
-    credentials = credentials_for(strict_server, strict_server.sign_in(ttl=60.0))
+    credentials = credentials_for(
+        strict_server, strict_server.sign_in(ttl=600.0), grant=patient_oauth2(strict_server)
+    )
 
     def longer() -> int:
         return credentials.get_tokens(timedelta(hours=1), timeout=None).generation
 
     waiting = start(longer)
-    strict_server.wait_for(refreshes=1)
+    strict_server.wait_for(WITHIN, refreshes=1)
     assert credentials.get_tokens(timedelta(hours=1), timeout=0.0).generation == 0
     assert wait(credentials, 0.0) == 0, "who asks for no more than he has does not wait at all"
     strict_server.release()
@@ -310,7 +312,9 @@ def test_the_callback_hears_of_a_refresh_that_nobody_waited_for(
 ) -> None:
     log = Log()
     strict_server.hold_refresh(stage)
-    credentials = credentials_for(strict_server, strict_server.sign_in(ttl=-1.0), on_event=log)
+    credentials = credentials_for(
+        strict_server, strict_server.sign_in(ttl=-1.0), grant=patient_oauth2(strict_server), on_event=log
+    )
     with pytest.raises(RefreshTimeout):
         credentials.get_tokens(timeout=0.0)
     reached(strict_server, stage)

@@ -8,6 +8,7 @@ import pytest
 
 from keyturn.testing import StrictServer
 from tests.scenarios.program import Program, given, written
+from tests.waiting import WITHIN
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 
@@ -31,9 +32,9 @@ WHENS = [("before", "leave"), ("unrotated", "close"), ("rotated", "leave"), ("af
 def test_a_child_uses_tokens_and_refreshes_only_its_own_and_the_parents_flight_lands(
     strict_server: StrictServer, other_server: StrictServer, when: str, ending: str
 ) -> None:
-    tokens = strict_server.sign_in()
+    tokens = strict_server.sign_in(ttl=600.0)
     there = {
-        "second": written(other_server.sign_in("second")),
+        "second": written(other_server.sign_in("second", ttl=600.0)),
         "own": written(other_server.sign_in("own", ttl=-1.0)),
         "signed_in": written(other_server.sign_in("signed in", ttl=-1.0)),
     }
@@ -42,7 +43,7 @@ def test_a_child_uses_tokens_and_refreshes_only_its_own_and_the_parents_flight_l
         strict_server.hold_refresh("before" if when == "unrotated" else "after")
     what = given(strict_server, tokens, when=when, ending=ending, other_url=other_server.url, **there)
     with Program("forking", what) as program:
-        strict_server.wait_for(refreshes=flights, rotations=flights if when != "unrotated" else 0)
+        strict_server.wait_for(WITHIN, refreshes=flights, rotations=flights if when != "unrotated" else 0)
         program.tell()
 
         assert [program.line() for _ in CHILD] == CHILD
@@ -63,7 +64,7 @@ def test_a_child_that_is_forked_while_threads_hold_every_lock_finds_them_free(
     strict_server: StrictServer,
 ) -> None:
     own = [written(strict_server.sign_in(f"child {i}", ttl=-1.0)) for i in range(5)]
-    with Program("fork_storm", given(strict_server, strict_server.sign_in(), own=own)) as program:
+    with Program("fork_storm", given(strict_server, strict_server.sign_in(ttl=600.0), own=own)) as program:
         assert [program.line() for _ in own] == ["child: 0 1"] * len(own)
         assert program.line() == "parent: 1"
         assert program.end() == (0, "")

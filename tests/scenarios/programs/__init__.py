@@ -37,6 +37,9 @@ logging.getLogger("keyturn.client").addHandler(logging.NullHandler())
 given: dict[str, Any] = json.loads(sys.argv[1])
 
 
+LONG = timedelta(seconds=100)  # for an exchange that is held: longer than any test
+
+
 def http() -> httpx2.AsyncClient:
     """Return a client without a TLS context, which takes long to make."""
     return httpx2.AsyncClient(verify=False, trust_env=False)
@@ -50,7 +53,7 @@ def credentials(
     retry_for: timedelta = timedelta(seconds=30),
 ) -> keyturn.Credentials:
     """Return credentials for the server that the test has started."""
-    oauth2 = grants.OAuth2(url + "/token", client_id="programs", http=http)
+    oauth2 = grants.OAuth2(url + "/token", client_id="programs", http=http, timeout=LONG)
     return keyturn.Credentials(
         oauth2 if grant is None else grant,
         tokens=keyturn.Tokens(**tokens),

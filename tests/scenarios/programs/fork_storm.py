@@ -10,7 +10,7 @@ import threading
 from tests.scenarios.programs import credentials, given, outcome, say
 from tests.waiting import start
 
-CHILD_WITHIN = 20  # seconds, after which a child that hangs is killed
+CHILD_WITHIN = 40  # seconds, after which a child that hangs is killed
 
 shared = credentials()
 enough = threading.Event()
