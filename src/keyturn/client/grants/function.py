@@ -17,6 +17,7 @@ from keyturn.client.grants.http import (
     Wire,
     check_factory,
     default_http,
+    import_transport,
     tls,
     window_and_timeout,
 )
@@ -71,6 +72,7 @@ class Call:
             getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
         )
         self._http = default_http(self.timeout) if http is None else check_factory("http", http)
+        import_transport()
         self._sync_http = None if sync_http is None else check_factory("sync_http", sync_http)
 
     def __repr__(self) -> str:

@@ -8,7 +8,9 @@ a way that does not tell whether it was processed.
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
+import importlib
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -113,6 +115,7 @@ class HTTPGrant(abc.ABC):
         self.rotates = rotates
         self.replay_window, self.timeout = window_and_timeout(replay_window, timeout)
         self._http = default_http(self.timeout) if http is None else check_factory("http", http)
+        import_transport()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url.scheme}://{self.url.host}{self.url.path}>"
@@ -170,6 +173,17 @@ def check_factory(name: str, factory: Factory) -> Factory:
     if not callable(factory):
         raise ConfigurationError(f"{name} takes a factory, as in {name}=lambda: httpx2.…Client(…)")
     return factory
+
+
+def import_transport() -> None:
+    """Import now what httpx2 leaves to its first request.
+
+    That would be on keyturn's thread, where a fork in the middle of it leaves
+    the child an import lock that nobody will ever release.
+    """
+    importlib.import_module("httpcore2")
+    with contextlib.suppress(ImportError):  # what anyio itself imports for a first socket
+        importlib.import_module("anyio._backends._asyncio")
 
 
 def default_http(timeout: float) -> HTTPFactory:
