@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import ssl
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -67,7 +69,14 @@ class Host:
     def _options(self, server: StrictServer, options: dict[str, Any]) -> dict[str, Any]:
         connections = options.pop("connections", CONNECTIONS)
         limits = self.lib.Limits(max_connections=connections, max_keepalive_connections=connections)
-        return {"base_url": server.url, "timeout": 60.0, "limits": limits, "trust_env": False} | options
+        common = {"base_url": server.url, "timeout": 60.0, "verify": _tls(), "trust_env": False}
+        return common | {"limits": limits} | options
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """Return one TLS context for all clients: making one takes longer than many a test."""
+    return httpx2.create_ssl_context()
 
 
 HOSTS = [Host(httpx2, keyturn.client.httpx2), Host(httpx, keyturn.client.httpx)]
@@ -129,9 +138,17 @@ def storm_of_tasks(
 def storm_of_threads(
     host: Host, server: StrictServer, credentials: keyturn.Credentials, count: int
 ) -> Statuses:
-    """Send `count` requests from as many threads, let go together; return their statuses."""
-    with host.client(server, credentials) as api:
-        return in_threads(count, lambda i: int(api.get(f"/statistics/{i}").status_code))
+    """Send `count` requests from as many threads, let go together; return their statuses.
+
+    httpx's own pool races with itself under threads (httpcore 1.0), so there
+    each thread has a client of its own; httpx2's is shared.
+    """
+    with ExitStack() as stack:
+        apis = [
+            stack.enter_context(host.client(server, credentials))
+            for _ in range(count if host.lib is httpx else 1)
+        ]
+        return in_threads(count, lambda i: int(apis[i % len(apis)].get(f"/statistics/{i}").status_code))
 
 
 def in_threads(count: int, work: Callable[[int], T]) -> list[T]:
