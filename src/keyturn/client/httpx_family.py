@@ -162,10 +162,10 @@ class Auth(Generic[RequestT, ResponseT]):
     For `Client(auth=…)`, `AsyncClient(auth=…)` or one request; `auth=None` on
     a request leaves it alone. May be shared by any number of clients.
 
-    httpx follows redirects below its auth, and decides what becomes of the
-    header there: it drops it for another origin, but for a redirect from http
-    to https on the same host. `Transport` sees every hop, and so do the pairs
-    that a carrier adopts from answers.
+    httpx follows redirects below its auth, and decides there what becomes of
+    the header: it drops it for another origin, but not for a redirect from
+    http to https on the same host. `Transport` sees every hop; use it where
+    that matters, and where a redirect may carry a newer pair to adopt.
 
     Raises ConfigurationError for credentials that ride in cookies (see
     `Transport`). Requests raise what `Credentials.get_tokens` raises, and
