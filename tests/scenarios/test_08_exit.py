@@ -12,6 +12,7 @@ import pytest
 import trio
 
 import keyturn
+from keyturn.client import events
 from keyturn.errors import CredentialsClosed, RefreshTimeout, RefreshUnavailable
 from keyturn.testing import StrictServer
 from tests.kit import credentials_for, in_threads
@@ -252,6 +253,28 @@ def test_closing_gives_up_at_once_what_was_not_sent(
         everything(connection)
     with pytest.raises(CredentialsClosed):
         credentials.get_tokens()
+
+
+def test_no_refresh_starts_while_closing_waits(strict_server: StrictServer, hanging_tls: HangingTLS) -> None:
+    told: list[BaseException] = []
+
+    def ask_again(_: events.Event) -> None:
+        try:
+            credentials.get_tokens()
+        except keyturn.KeyturnError as error:
+            told.append(error)
+
+    grant = keyturn.client.grants.OAuth2(hanging_tls.url + "/token", timeout=timedelta(seconds=2 * WITHIN))
+    credentials = credentials_for(
+        strict_server, strict_server.sign_in(ttl=-1.0), grant=grant, on_event=ask_again
+    )
+    waiting = start(credentials.get_tokens)
+    with hanging_tls.reached() as connection:
+        credentials.close()  # gives the flight up: the callback runs before that is over
+        with pytest.raises(RefreshUnavailable):
+            waiting.result(WITHIN)
+        everything(connection)
+    assert [type(error) for error in told] == [CredentialsClosed]
 
 
 def test_a_handshake_that_is_cut_off_leaves_no_connection_behind(

@@ -13,7 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from keyturn.client import events, loop
+from keyturn.client import events
 from keyturn.client.carriers import Carrier
 from keyturn.client.flight import Clock
 from keyturn.client.grants import Function, Grant, grant_of
@@ -21,7 +21,7 @@ from keyturn.client.origins import Origin, parse_origins
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.state import REPLACED, State
 from keyturn.client.token_stores import check_store
-from keyturn.errors import ConfigurationError, CredentialsClosed, ReentrantRefresh, SessionEnded
+from keyturn.errors import ConfigurationError, CredentialsClosed, SessionEnded
 from keyturn.tokens import Tokens
 
 
@@ -154,11 +154,7 @@ class Credentials(State):
 
         Raises ReentrantRefresh where nobody may wait: in the grant, and on keyturn's own thread.
         """
-        flight = self.closing()
-        if flight is not None and loop.is_current():
-            raise ReentrantRefresh(
-                "keyturn's own thread cannot wait for a refresh; close from a thread of yours"
-            )
+        flight = self.closing(blocking=True)
         try:
             if flight is not None:
                 flight.settle(timeout)
@@ -167,7 +163,7 @@ class Credentials(State):
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Await what `close` does."""
-        flight = self.closing()
+        flight = self.closing(blocking=False)
         try:
             if flight is not None:
                 await flight.settle_async(timeout)

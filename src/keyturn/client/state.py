@@ -171,6 +171,7 @@ class State:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._flight: Flight | None = None
+        self._closing = False
         self.turnstile = Turnstile()
         self.departures = Departures()
 
@@ -195,6 +196,8 @@ class State:
             )
         if self._grant.needs_refresh_token and current.refresh is None:
             return NotSignedIn("there is no refresh token: sign in again")
+        if self._closing and (self._flight is None or self._flight.carried is not current):
+            return CredentialsClosed("these credentials are being closed")
         if self._flight in aboard.get():
             return ReentrantRefresh(
                 "the grant waits for the refresh that it is part of; use its own http client"
@@ -288,12 +291,17 @@ class State:
         if first is not None:
             raise self._absence.again()
 
-    def closing(self) -> Flight | None:
-        """Return the flight to wait for. Raises ReentrantRefresh for one that waits for this very call."""
+    def closing(self, *, blocking: bool) -> Flight | None:
+        """Return the flight to wait for, the last one. Raises ReentrantRefresh where nobody may wait."""
         with self._lock:
             flight = self._flight
-        if flight in aboard.get():
-            raise ReentrantRefresh("the grant closes the credentials that it refreshes")
+            if flight in aboard.get():
+                raise ReentrantRefresh("the grant closes the credentials that it refreshes")
+            if blocking and flight is not None and loop.is_current():
+                raise ReentrantRefresh(
+                    "keyturn's own thread cannot wait for a refresh; close from a thread of yours"
+                )
+            self._closing = True
         return flight
 
     def retry_ticket(self) -> Ticket:
