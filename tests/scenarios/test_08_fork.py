@@ -70,3 +70,13 @@ def test_a_child_that_is_forked_while_threads_hold_every_lock_finds_them_free(
         assert program.end() == (0, "")
     stats = strict_server.stats
     assert (stats.refreshes, stats.rotations, stats.reuses) == (len(own) + 1, len(own) + 1, 0)
+
+
+def test_a_child_that_is_forked_while_a_tls_context_is_made_can_make_its_own(
+    strict_server: StrictServer,
+) -> None:
+    own = written(strict_server.sign_in("the child's own", ttl=-1.0))
+    with Program("fork_tls", given(strict_server, strict_server.sign_in(ttl=-1.0), own=own)) as program:
+        assert program.lines() == ["child: 1", "parent: left with 0", "parent: 1"]
+        assert program.end() == (0, "")
+    assert strict_server.stats.refreshes == strict_server.stats.rotations == 2

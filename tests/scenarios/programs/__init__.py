@@ -37,6 +37,7 @@ logging.getLogger("keyturn.client").addHandler(logging.NullHandler())
 given: dict[str, Any] = json.loads(sys.argv[1])
 
 
+CHILD_WITHIN = 40  # seconds, after which a child that hangs says where, and is killed
 LONG = timedelta(seconds=100)  # for an exchange that is held: longer than any test
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
-import signal
 import sys
 import threading
 
-from tests.scenarios.programs import credentials, given, outcome, say
+from tests.scenarios.programs import CHILD_WITHIN, credentials, given, outcome, say
 from tests.waiting import start
-
-CHILD_WITHIN = 40  # seconds, after which a child that hangs is killed
 
 shared = credentials()
 enough = threading.Event()
@@ -29,12 +27,13 @@ hammering = [start(hammer) for _ in range(3)]
 for own in given["own"]:
     pid = os.fork()
     if pid == 0:
-        signal.alarm(CHILD_WITHIN)
+        faulthandler.dump_traceback_later(CHILD_WITHIN, exit=True)
         mine = credentials(tokens=own)
         say(f"child: {outcome(shared.get_tokens)} {outcome(mine.get_tokens)}")
         sys.exit(0)
-    if os.waitpid(pid, 0)[1] != 0:
-        sys.exit("a child did not make it")
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code != 0:
+        sys.exit(f"a child ended with {code}")
 enough.set()
 for one in hammering:
     one.result()

@@ -11,7 +11,9 @@ import abc
 import contextlib
 import functools
 import importlib
+import os
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -193,5 +195,17 @@ def default_http(timeout: float) -> HTTPFactory:
 
 @functools.cache
 def tls() -> ssl.SSLContext:
-    """Return the TLS context of every exchange."""
-    return httpx2.create_ssl_context()
+    """Return the TLS context of every exchange.
+
+    A fork waits until it is made: in a child that inherits OpenSSL's locks
+    taken, nobody could ever make one.
+    """
+    with _making_tls:
+        return httpx2.create_ssl_context()
+
+
+_making_tls = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_making_tls.acquire, after_in_parent=_making_tls.release, after_in_child=_making_tls.release
+    )
