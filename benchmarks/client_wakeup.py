@@ -44,8 +44,7 @@ class Exchange:
 
     async def __call__(self, tokens: keyturn.Tokens, http: httpx2.AsyncClient) -> keyturn.Tokens:
         """Answer once everyone is there."""
-        while not self.everyone.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(self.everyone.wait)
         await asyncio.sleep(0.05)  # the last to arrive is waiting now
         self.ended = time.perf_counter()
         return keyturn.Tokens("fresh", tokens.refresh, time.time() + 600)

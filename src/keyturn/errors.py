@@ -97,7 +97,11 @@ class SessionEnded(NotSignedIn):
     """
 
     def __init__(
-        self, message: str, *, reason: Literal["refused", "signed_out", "replaced"], epoch: str | None = None
+        self,
+        message: str,
+        *,
+        reason: Literal["refused", "signed_out", "replaced"] = "refused",
+        epoch: str | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason

@@ -54,7 +54,7 @@ class Tokens:
                 continue
             if not isinstance(value, str) or not _VISIBLE.fullmatch(value):
                 raise ConfigurationError(
-                    f"Tokens.{name} must be a non-empty string of visible ASCII characters"
+                    f"Tokens.{name} must be visible ASCII characters, without a 'Bearer ' before them"
                 )
         if self.expires_at is not None and not _is_time(self.expires_at):
             raise ConfigurationError("Tokens.expires_at is in POSIX seconds, as time.time() gives them")

@@ -98,6 +98,7 @@ class FakeCall:
     """A request that is sent by the test: `answers` are the statuses to come."""
 
     method = "POST"
+    destination = "https://elsewhere.example"
 
     def __init__(self, *, ours: bool = True, repeatable: bool = True) -> None:
         self.attached: list[Snapshot] = []

@@ -18,14 +18,18 @@ REFUSED = keyturn.SessionEnded("the session has ended: 400, invalid_grant", reas
 AWAY = keyturn.RefreshUnavailable("the refresh end point cannot be reached (ConnectError)")
 
 EACH: list[tuple[events.Event, int, str]] = [
-    (events.Refreshed(**HEAD, **FIGURES), logging.INFO, "refreshed: epoch 00ff, generation 3"),
-    (events.Adopted(**HEAD), logging.DEBUG, "adopted: epoch 00ff, generation 3"),
-    (events.Replayed(**HEAD, replays=1), logging.DEBUG, "replayed: epoch 00ff, generation 3"),
-    (events.Ended(**HEAD, cause=REFUSED), logging.WARNING, f"ended: epoch 00ff, generation 3: {REFUSED}"),
+    (events.Refreshed(**HEAD, **FIGURES), logging.INFO, "keyturn: alice refreshed: epoch 00ff, generation 3"),
+    (events.Adopted(**HEAD), logging.DEBUG, "keyturn: alice adopted: epoch 00ff, generation 3"),
+    (events.Replayed(**HEAD, replays=1), logging.DEBUG, "keyturn: alice replayed: epoch 00ff, generation 3"),
+    (
+        events.Ended(**HEAD, cause=REFUSED),
+        logging.WARNING,
+        f"keyturn: alice ended: epoch 00ff, generation 3: {REFUSED}",
+    ),
     (
         events.Failed(**HEAD, cause=AWAY, **FIGURES),
         logging.WARNING,
-        f"failed: epoch 00ff, generation 3: {AWAY}",
+        f"keyturn: alice failed: epoch 00ff, generation 3: {AWAY}",
     ),
 ]
 kinds = pytest.mark.parametrize(

@@ -73,6 +73,11 @@ class Call(Protocol[Received]):
         """Return the method of the request as it stands."""
         ...
 
+    @property
+    def destination(self) -> str:
+        """Return the origin that the request is bound for, as in "https://api.example"."""
+        ...
+
     def serves(self, credentials: Credentials) -> bool:
         """Tell whether the request is bound for one of the credentials' origins."""
         ...
@@ -140,6 +145,7 @@ def authflow(
         snapshot, first = refused
     elif not call.serves(credentials):
         call.withhold()
+        credentials.strayed(call.destination)
         return cast(Response, (yield Step.SEND))
     else:
         before = credentials.tokens

@@ -17,12 +17,14 @@ from keyturn.client import events
 from keyturn.client.carriers import Carrier
 from keyturn.client.flight import Clock
 from keyturn.client.grants import Function, Grant, grant_of
-from keyturn.client.origins import Origin, parse_origins
+from keyturn.client.origins import Origin, parse_origins, spelled
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.state import REPLACED, State
 from keyturn.client.token_stores import check_store
 from keyturn.errors import ConfigurationError, CredentialsClosed, SessionEnded
 from keyturn.tokens import Tokens
+
+_MOST_STRAYS = 32
 
 
 class Credentials(State):
@@ -73,6 +75,7 @@ class Credentials(State):
             )
         chosen = grant_of(grant)
         self.origins: frozenset[Origin] = parse_origins(origins)
+        self._strays: set[str] = set()
         super().__init__(
             chosen,
             chosen.carrier if carrier is None else carrier,
@@ -92,6 +95,13 @@ class Credentials(State):
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("Credentials cannot be pickled: create them in the process that uses them")
+
+    def strayed(self, destination: str) -> None:
+        """Warn, once an origin, of a request without tokens: a wrong `origins` shows in nothing else."""
+        if destination not in self._strays and len(self._strays) < _MOST_STRAYS:
+            self._strays.add(destination)
+            ours = spelled(self.origins)
+            events.logger.warning("keyturn: no token goes to %s: origins=%s", destination, ours)
 
     def get_tokens(self, min_ttl: timedelta | None = None, timeout: float | None = None) -> Snapshot:
         """Return tokens that live for at least `min_ttl` more, after one refresh if need be.

@@ -81,7 +81,8 @@ def announce(event: Event, callback: Callback | None) -> None:
         cause = getattr(event, "cause", None)
         logger.log(
             level,
-            "%s: epoch %s, generation %d%s",
+            "keyturn: %s%s: epoch %s, generation %d%s",
+            "" if event.name is None else f"{event.name} ",
             type(event).__name__.lower(),
             event.epoch,
             event.generation,

@@ -197,6 +197,7 @@ class Flight:
             meaning = failure(error, wire)
             if not isinstance(meaning, OutcomeUnknown):
                 wire.sent = False  # it was answered, or never left: nothing is open any more
+            meaning.add_note(f"keyturn: refreshing by {self._grant!r}")
             raise meaning from None
         if not isinstance(pair, Tokens):
             raise OutcomeUnknown(f"the grant must return keyturn.Tokens, not {type(pair).__name__}")

@@ -86,6 +86,13 @@ class FamilyCall(Generic[RequestT, ResponseT]):
         """Return the method of the request as it stands."""
         return self.request.method
 
+    @property
+    def destination(self) -> str:
+        """Return the origin that the request is bound for."""
+        url = self.request.url
+        port = "" if url.port is None else f":{url.port}"
+        return f"{url.scheme}://{url.raw_host.decode('ascii', 'replace')}{port}"
+
     def serves(self, credentials: Credentials) -> bool:
         """Tell whether the request is bound for one of the credentials' origins."""
         url = self.request.url

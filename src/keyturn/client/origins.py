@@ -36,7 +36,9 @@ def _parse(text: str) -> tuple[Origin, Origin]:
         raise ConfigurationError(f"not an origin: {_shown(text)}") from None
     more = url.path not in ("", "/") or url.query or url.fragment or url.userinfo
     if more or url.scheme not in _PORTS or not _HOST.fullmatch(url.raw_host):
-        raise ConfigurationError(f"an origin is a scheme, a host and at most a port, not {_shown(text)}")
+        raise ConfigurationError(
+            f"an origin is a scheme, a host and maybe a port, as in 'https://api.example', not {_shown(text)}"
+        )
     if url.port is not None and not 0 < url.port < 65536:
         raise ConfigurationError(f"an origin's port is from 1 to 65535, not as in {_shown(text)}")
     standard = _PORTS[url.scheme]
@@ -51,3 +53,12 @@ def _parse(text: str) -> tuple[Origin, Origin]:
 def _shown(text: object) -> str:
     """Return what an error may quote: nothing that could hold a user's password."""
     return "a URL with a user or password in it" if "@" in str(text) else repr(text)
+
+
+def spelled(origins: frozenset[Origin]) -> list[str]:
+    """Return origins as texts, each once."""
+    return sorted(
+        f"{scheme}://{host.decode('ascii', 'replace')}" + ("" if port is None else f":{port}")
+        for scheme, host, port in origins
+        if port is None or (scheme, host, None) not in origins
+    )

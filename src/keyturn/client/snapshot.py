@@ -37,6 +37,16 @@ class Snapshot(Tokens):
         """Tell whether this is a newer snapshot of the same sign-in."""
         return self.generation > other.generation and self.epoch == other.epoch
 
+    def yields_to(self, tokens: Tokens, carried: Snapshot) -> bool:
+        """Tell whether a pair that `carried`, of the same sign-in, brought takes the place of this one.
+
+        It does if nothing has come in between; otherwise the one that lives
+        longer is the later one.
+        """
+        if carried.generation == self.generation:
+            return True
+        return tokens.expires_at is not None and tokens.expires_at > (self.expires_at or 0.0)
+
     @classmethod
     def _of(cls, tokens: Tokens, epoch: str, generation: int, now: float) -> Self:
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing

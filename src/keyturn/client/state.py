@@ -54,7 +54,9 @@ class State:
         self._grant, self._on_event, self._patience, self._clock = grant, on_event, patience, clock
         self._current: Snapshot | None = None if tokens is None else Snapshot.first(tokens, clock())
         self._refused: Snapshot | None = None
-        self._absence: KeyturnError = NotSignedIn("there are no tokens yet: sign in first")
+        self._absence: KeyturnError = NotSignedIn(
+            "there are no tokens yet: log in with a client of its own, then sign_in(grant.read(response))"
+        )
         self._trouble = Trouble()
         self._forked = False
         self._reset()
@@ -148,7 +150,7 @@ class State:
             current = self._current
             if current is None or current.epoch != carried.epoch or tokens.access == current.access:
                 return False
-            if not _newer(tokens, carried, current):
+            if not current.yields_to(tokens, carried):
                 return False
             taken = self._take_over(current, tokens)
         self._announce(events.Adopted, taken)
@@ -264,7 +266,7 @@ class State:
         if result is None or (not isinstance(result, Tokens) and current.supersedes(carried)):
             return current
         if isinstance(result, Tokens):
-            return self._take_over(current, result) if _newer(result, carried, current) else current
+            return self._take_over(current, result) if current.yields_to(result, carried) else current
         if isinstance(result, SessionEnded):
             result.epoch = carried.epoch
             self._current, self._absence = None, result
@@ -314,14 +316,3 @@ class State:
     def _announce(self, kind: type[events.Event], snapshot: Snapshot, **figures: object) -> None:
         event = kind(name=self.name, epoch=snapshot.epoch, generation=snapshot.generation, **figures)
         events.announce(event, self._on_event)
-
-
-def _newer(tokens: Tokens, carried: Snapshot, current: Snapshot) -> bool:
-    """Tell whether a pair that `carried` brought takes the place of `current`.
-
-    It does if nothing has come in between; otherwise the one that lives
-    longer is the later one.
-    """
-    if carried.generation == current.generation:
-        return True
-    return tokens.expires_at is not None and tokens.expires_at > (current.expires_at or 0.0)

@@ -8,7 +8,7 @@ from keyturn.client import loop
 from keyturn.client.flight import Clock, Flight
 from keyturn.client.gate import Gate
 from keyturn.client.snapshot import Snapshot
-from keyturn.errors import ReentrantRefresh, RefreshTimeout, SessionEnded
+from keyturn.errors import ConfigurationError, ReentrantRefresh, RefreshTimeout, SessionEnded
 
 
 class Ticket:
@@ -58,7 +58,7 @@ class Ticket:
             raise ReentrantRefresh(
                 "keyturn's own thread cannot wait for a refresh; call from a thread of yours"
             )
-        ends = None if timeout is None else time.monotonic() + timeout
+        ends = _ends(timeout)
         while (gate := self.gate) is not None:
             if not gate.wait(_left(ends)):
                 break
@@ -66,7 +66,7 @@ class Ticket:
 
     async def wait_async(self, timeout: float | None = None) -> Snapshot:
         """Suspend until redeemable, at most `timeout` seconds, and redeem."""
-        ends = None if timeout is None else time.monotonic() + timeout
+        ends = _ends(timeout)
         while (gate := self.gate) is not None:
             if not await gate.wait_async(_left(ends)):
                 break
@@ -74,6 +74,14 @@ class Ticket:
 
     def _usable(self) -> bool:
         return not self._refused and self._snapshot.left(self._clock()) > 0
+
+
+def _ends(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise ConfigurationError("timeout is a number of seconds")
+    return time.monotonic() + timeout
 
 
 def _left(ends: float | None) -> float | None:

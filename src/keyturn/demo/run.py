@@ -12,7 +12,7 @@ from rich.console import Console
 from keyturn.demo import clients, scene
 from keyturn.demo.process import Server
 from keyturn.demo.record import Lane
-from keyturn.demo.waterfall import draw, glyphs_for
+from keyturn.demo.waterfall import draw, glyphs_for, in_words
 from keyturn.errors import KeyturnError
 from keyturn.tokens import Tokens
 
@@ -72,8 +72,13 @@ def _show(lanes: list[Lane]) -> None:
     out = _console()
     colour = out.color_system is not None
     out.print()
-    for line in draw(lanes, out.width, glyphs=glyphs_for(out.encoding), colour=colour):
+    lines = draw(lanes, out.width, glyphs=glyphs_for(out.encoding), colour=colour)
+    for line in lines:
         out.print(line, no_wrap=True, overflow="ignore", crop=False)
+    if out.is_terminal and len(lines) > out.height:  # the upper half has scrolled away
+        out.print()
+        for lane in lanes:
+            out.print(in_words(lane))
 
 
 def _console(*, stderr: bool = False) -> Console:

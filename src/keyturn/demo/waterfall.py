@@ -58,6 +58,15 @@ def glyphs_for(encoding: str) -> Glyphs:
     return FINE
 
 
+def in_words(lane: Lane) -> str:
+    """Return what a lane comes to, in one line."""
+    refreshes = _counted(lane.refreshes, "refresh", "refreshes")
+    fate = "still signed in" if lane.signed_in else "LOGGED OUT"
+    return (
+        f"{lane.client.partition(':')[0]}: {refreshes}, {lane.answered} of {len(lane.calls)} answered, {fate}"
+    )
+
+
 def draw(lanes: Sequence[Lane], width: int, *, glyphs: Glyphs = FINE, colour: bool = True) -> list[Text]:
     """Return the picture of `lanes`, line by line, none longer than `width` columns.
 

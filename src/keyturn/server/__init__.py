@@ -16,7 +16,10 @@ try:
     import cryptography as _cryptography
     import joserfc as _joserfc
 except ImportError as _absent:
-    raise MissingExtra("pip install 'keyturn[server]'", name=_absent.name) from None
+    raise MissingExtra(
+        "keyturn.server needs joserfc and cryptography: pip install 'keyturn[server]', or 'keyturn[flask]'",
+        name=_absent.name,
+    ) from None
 else:
     del _cryptography, _joserfc
 

@@ -109,10 +109,12 @@ def _body(error: str, code: str, cause: KeyturnError) -> Fields:
 
 
 def _chosen(delivery: DeliveryChoice) -> Delivery:
-    if not isinstance(delivery, str):
+    if isinstance(delivery, Cookies | Bearer):
         return delivery
     if delivery == "cookies":
         return Cookies()
     if delivery == "bearer":
         return Bearer()
-    raise ConfigurationError('delivery must be "cookies", "bearer", or a configured Cookies or Bearer')
+    raise ConfigurationError(
+        f'delivery must be "cookies", "bearer", or a configured Cookies or Bearer, not {delivery!r}'
+    )

@@ -21,7 +21,9 @@ from keyturn.errors import ConfigurationError, KeyturnError, MissingExtra, Reque
 try:
     import flask
 except ImportError as _absent:
-    raise MissingExtra("pip install 'keyturn[flask]'", name=_absent.name) from None
+    raise MissingExtra(
+        "keyturn.server.flask needs Flask: pip install 'keyturn[flask]'", name=_absent.name
+    ) from None
 
 from flask.typing import ResponseReturnValue
 
@@ -58,6 +60,8 @@ class Keyturn:
         logout_path: str | None = "/auth/logout",
         live: bool = False,
     ) -> None:
+        if not isinstance(issuer, Issuer):
+            raise ConfigurationError("Keyturn takes an Issuer; the application goes to init_app(app)")
         self.issuer = issuer
         self._endpoints = Endpoints(issuer, delivery)
         self._refresh_path = refresh_path
@@ -68,7 +72,14 @@ class Keyturn:
                 raise ConfigurationError("a path begins with /")
 
     def init_app(self, app: flask.Flask) -> None:
-        """Mount the end points on `app`, and answer refusals in its views."""
+        """Mount the end points on `app`, and answer refusals in its views.
+
+        Raises ConfigurationError where that was done before.
+        """
+        mounted: list[Keyturn] = app.extensions.setdefault("keyturn", [])
+        if self in mounted:
+            raise ConfigurationError("init_app was called for this application before")
+        mounted.append(self)
         app.add_url_rule(
             self._refresh_path, f"keyturn:{self._refresh_path}", self._answering(self._endpoints.refresh),
             methods=["POST"],
@@ -115,6 +126,8 @@ class Keyturn:
 
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> ResponseReturnValue:
+            if self not in flask.current_app.extensions.get("keyturn", ()):
+                raise RuntimeError("@auth.required needs auth.init_app(app) first")
             flask.request.environ[_WHO] = self._endpoints
             claims = self._endpoints.authenticate(_request(body=b""), live=self._live)
             flask.request.environ[_CLAIMS] = claims

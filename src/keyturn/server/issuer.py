@@ -116,6 +116,10 @@ class Issuer:
         self._idle_limit = None if idle_limit is None else idle_limit.total_seconds()
         self._announcer = events.Announcer(on_event)
         self._now = now
+        if not isinstance(store, str) and not hasattr(store, "advance"):
+            raise errors.ConfigurationError(
+                "store= must be a URL, as in sqlite:///sessions.db, or a SessionStore"
+            )
         self._store = open_store(store) if isinstance(store, str) else store
 
     @property

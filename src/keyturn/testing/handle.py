@@ -43,7 +43,7 @@ class StrictServer:
         try:
             import h11  # noqa: F401
         except ImportError:
-            raise MissingExtra("pip install 'keyturn[testing]'") from None
+            raise MissingExtra("keyturn.testing needs h11: pip install 'keyturn[testing]'") from None
         Settings().changed(settings)
         self._given = dict(settings)
         self._process: Process | None = None

@@ -49,7 +49,7 @@ def error_code(answer: Answer) -> str | None:
 
 def ended(detail: str) -> SessionEnded:
     """Return the error for an answer that the grant declares final."""
-    return SessionEnded(f"the session has ended: {detail}", reason="refused")
+    return SessionEnded(f"the session has ended ({detail}): sign in again", reason="refused")
 
 
 def unreadable(answer: Answer, what: str) -> OutcomeUnknown:

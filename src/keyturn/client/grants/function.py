@@ -29,6 +29,18 @@ Function = (
 )
 
 
+def _check_arity(function: Function) -> None:
+    """Raise ConfigurationError for a callable that does not take `(tokens, http)`."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # a builtin, which does not tell
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        raise ConfigurationError("a callable grant takes two arguments, (tokens, http)") from None
+
+
 def grant_of(grant: Grant | Function) -> Grant:
     """Return a grant as it is, and a callable as a `Call`. Raises ConfigurationError for anything else."""
     if isinstance(grant, type):
@@ -64,6 +76,7 @@ class Call:
             raise ConfigurationError(
                 "a grant is one of keyturn.client.grants or a callable (tokens, http) -> Tokens"
             )
+        _check_arity(function)
         self.rotates = rotates
         self.replay_window, self.timeout = window_and_timeout(replay_window, timeout)
         self.carrier: Carrier = Bearer() if carrier is None else carrier

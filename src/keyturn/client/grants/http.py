@@ -120,7 +120,8 @@ class HTTPGrant(abc.ABC):
         import_transport()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.url.scheme}://{self.url.host}{self.url.path}>"
+        url = self.url.copy_with(query=None, fragment=None, username=None, password=None)
+        return f"<{type(self).__name__} {url}>"
 
     async def exchange(self, tokens: Tokens, wire: Wire) -> Tokens:
         """Send the refresh and read its answer; see `Grant.exchange`."""

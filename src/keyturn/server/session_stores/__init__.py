@@ -86,5 +86,6 @@ def open_store(url: str) -> SessionStore:
     scheme = urlsplit(url).scheme
     if scheme not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise ConfigurationError(f"there is no session store for {scheme!r}; the known ones are {known}")
+        said = f"there is no session store for {scheme!r}" if scheme else "a session store is named by a URL"
+        raise ConfigurationError(f"{said}, as in sqlite:///sessions.db; the known ones are {known}")
     return _SCHEMES[scheme](url)
