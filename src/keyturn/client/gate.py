@@ -95,12 +95,13 @@ class Gate:
                     async with asyncio.timeout(timeout):
                         await future
         finally:
-            with self._lock:
-                futures = self._loops.get(loop, {})
-                futures.pop(future, None)
-                if not futures:
-                    self._loops.pop(loop, None)
-            self._leave()
+            if not self._open:  # gave up; an open gate has forgotten everyone already, and is crowded
+                with self._lock:
+                    futures = self._loops.get(loop, {})
+                    futures.pop(future, None)
+                    if not futures:
+                        self._loops.pop(loop, None)
+                self._leave()
 
     async def _wait_in_trio(self, timeout: float | None) -> None:
         import trio
@@ -121,6 +122,8 @@ class Gate:
             self._leave()
 
     def _leave(self) -> None:
+        if self._open:
+            return
         with self._lock:
             if not self._open:  # an open gate keeps the count of those whom it woke
                 self.waiters -= 1
