@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -517,10 +519,34 @@ def test_a_callable_that_returns_something_else_is_told_what_to_return(value: ob
         return value
 
     function: Any = returns_later if is_async else returns
-    # What a plain function has sent nobody can tell; the async one was seen to send nothing.
-    error = keyturn.RefreshMisconfigured if is_async else keyturn.OutcomeUnknown
-    with pytest.raises(error, match=rf"keyturn.Tokens, not {type(value).__name__}"):
+    # What it has sent before it returned nobody can tell.
+    with pytest.raises(keyturn.OutcomeUnknown, match=rf"keyturn.Tokens, not {type(value).__name__}"):
         buy(function)
+
+
+def test_an_async_callable_with_a_client_of_its_own_is_waited_for_when_the_credentials_close() -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    async def buy_elsewhere(tokens: keyturn.Tokens, http: object) -> keyturn.Tokens:
+        begun.set()
+        await asyncio.to_thread(go_on.wait, 30)
+        done.set()
+        return keyturn.Tokens("new", "new-refresh")
+
+    credentials = keyturn.Credentials(
+        buy_elsewhere, tokens=keyturn.Tokens("old", "r", 1.0), origins=["https://api.example"]
+    )
+    waiter = threading.Thread(target=credentials.get_tokens, daemon=True)
+    waiter.start()
+    assert begun.wait(30)
+    closing = threading.Thread(target=credentials.close, daemon=True)
+    closing.start()
+    go_on.set()
+    closing.join(30)
+    waiter.join(30)
+
+    assert done.is_set()
+    assert not closing.is_alive()
 
 
 def test_a_refresh_that_cannot_be_built_was_not_sent_and_leaves_nothing_unknown() -> None:

@@ -80,6 +80,8 @@ class State:
         """
         if min_ttl is not None and not isinstance(min_ttl, timedelta):
             raise ConfigurationError("min_ttl must be a datetime.timedelta")
+        if min_ttl is None and not once and not self.carrier.renews and (fresh := self.fresh()) is not None:
+            return Ticket(fresh, None, self._clock)
         now, needed = self._clock(), 0.0 if min_ttl is None else min_ttl.total_seconds()
         with self._lock:
             current = self._signed_in()

@@ -107,7 +107,13 @@ class Call:
         return pair
 
     async def _call_async(self, tokens: Tokens, wire: Wire) -> object:
+        wire.sent = True  # by a client of the function's own, for all that anybody can tell
+        quiet = True
+
         async def watch(request: httpx2.Request) -> None:
+            nonlocal quiet
+            if quiet:  # it uses this client, which tells
+                quiet = wire.sent = False
             request.extensions = {**request.extensions, "trace": wire.trace}
 
         async def arrived(response: httpx2.Response) -> None:
