@@ -280,7 +280,9 @@ class State:
         """Swap everything for `first`, or for nothing; `absence` is what whoever waited is told."""
         with self._lock:
             if isinstance(self._absence, CredentialsClosed):
-                return self._closed(first)
+                if first is not None:
+                    raise self._absence.again()
+                return
             old, self._current, self._absence = self._current, first, absence
             flight, self._flight = self._flight, None
             self._forked = self._forked and first is None
@@ -289,11 +291,6 @@ class State:
             if isinstance(absence, SessionEnded) and old is not None:
                 absence.epoch = old.epoch
             flight.arrive(absence)
-        return None
-
-    def _closed(self, first: Snapshot | None) -> None:
-        if first is not None:
-            raise self._absence.again()
 
     def closing(self, *, blocking: bool) -> Flight | None:
         """Return the flight to wait for, the last one. Raises ReentrantRefresh where nobody may wait."""

@@ -28,7 +28,7 @@ def main(requests: int, *, as_json: bool) -> int:
             lanes = asyncio.run(_compare(url, requests, news))
         if as_json:
             said = {name: lane.as_json() for name, lane in lanes.items()}
-            print(json.dumps(said, indent=2), flush=True)  # noqa: T201
+            print(json.dumps(said, indent=2), flush=True)  # noqa: T201 - the result, for a pipe
         else:
             _show([*lanes.values()])
     except BrokenPipeError:

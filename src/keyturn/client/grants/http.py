@@ -30,7 +30,6 @@ from keyturn.tokens import Tokens
 
 HTTPFactory = Callable[[], httpx2.AsyncClient]
 Factory = TypeVar("Factory")
-_TIMEOUT = 10.0
 
 
 @runtime_checkable
