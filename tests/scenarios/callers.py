@@ -1,8 +1,9 @@
 """The ways to send a request through keyturn, each behind one blocking interface.
 
-A `Way` is an HTTP library, sync or async, `Auth` or a transport, bearer
-tokens or cookies. A test that takes one says what it expects once, for all of
-them: a `Caller` sends from threads or from tasks of one loop, as its way says.
+A `Way` is a driver (an HTTP library, sync or async, with one of keyturn's
+adapters for it) and a carrier: bearer tokens or cookies. A test that takes one
+says what it expects once, for all of them: a `Caller` sends from threads or
+from tasks of one loop, as its way says.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from itertools import cycle
-from typing import Any, Literal, Self, TypeVar
+from itertools import cycle, islice
+from typing import Any, Literal, Self, TypeVar, cast
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -25,7 +26,9 @@ import keyturn
 from keyturn.client import grants
 from keyturn.client.carriers import Bearer, Cookies
 from keyturn.testing import Seen, StrictServer
-from tests.kit import CONNECTIONS, HOSTS, Host, Log
+from tests.kit import CONNECTIONS, Log
+from tests.scenarios.drivers import httpx
+from tests.scenarios.drivers.base import Driver, Got, Sent, Streamed, Watch
 
 T = TypeVar("T")
 
@@ -36,17 +39,16 @@ _LONGEST = 60.0
 class Way:
     """One way to send a request."""
 
-    host: Host
-    mode: Literal["sync", "async"]
-    adapter: Literal["auth", "transport"]
+    driver: Driver
     carrier: Literal["bearer", "cookies"]
 
     def __str__(self) -> str:
-        return f"{self.host}-{self.mode}-{self.adapter}-{self.carrier}"
+        driver = self.driver
+        return f"{driver.library}-{driver.mode}-{driver.adapter}-{self.carrier}"
 
     @property
     def is_async(self) -> bool:
-        return self.mode == "async"
+        return self.driver.mode == "async"
 
     def sign_in(
         self, server: StrictServer, subject: str = "alice", ttl: float | None = None
@@ -81,57 +83,59 @@ class Way:
         names = {"access": "X-Access-Token", "refresh": "X-Refresh-Token", "expires_in": "X-Expires-In"}
         return Bearer(adopt=names)
 
-    def client(self, server: StrictServer, credentials: keyturn.Credentials, **options: Any) -> Any:
-        """Return a client of the HTTP library; `connections` bounds its pool."""
-        lib, adapter = self.host.lib, self.host.adapter
-        count = options.pop("connections", CONNECTIONS)
-        pool = {"limits": lib.Limits(max_connections=count, max_keepalive_connections=count), "verify": False}
-        common = {"base_url": server.url, "timeout": _LONGEST, "trust_env": False} | options
-        client = lib.AsyncClient if self.is_async else lib.Client
-        if self.adapter == "auth":
-            return client(auth=adapter.Auth(credentials), **pool, **common)
-        inner = (lib.AsyncHTTPTransport if self.is_async else lib.HTTPTransport)(**pool)
-        wrapped = (adapter.AsyncTransport if self.is_async else adapter.Transport)(credentials, inner)
-        return client(transport=wrapped, **common)
-
     def generator(self, chunks: Iterable[bytes]) -> Iterator[bytes] | AsyncIterator[bytes]:
         """Return a generator of the kind that this way's client takes for a body."""
         return _async_chunks(list(chunks)) if self.is_async else (chunk for chunk in list(chunks))
 
 
-_KINDS: list[tuple[Literal["auth", "transport"], Literal["bearer", "cookies"]]] = [
-    ("auth", "bearer"),
-    ("transport", "bearer"),
-    ("transport", "cookies"),
-]
-_MODES: list[Literal["sync", "async"]] = ["sync", "async"]
-WAYS = [Way(host, mode, *kind) for host in HOSTS for mode in _MODES for kind in _KINDS]
+WAYS = [Way(driver, carrier) for driver in httpx.DRIVERS for carrier in driver.carriers]
+HTTPX = [way for way in WAYS if way.driver.library in {"httpx", "httpx2"}]
 
-# For what is decided above the adapters: each library, mode, adapter and carrier still occurs.
-FEW = [WAYS[0], WAYS[5], WAYS[8], WAYS[9]]
+
+def _few(ways: Iterable[Way]) -> Iterator[Way]:
+    """Yield one way for each mode of each library, whose adapters and carriers take turns."""
+    groups: dict[tuple[str, str], list[Way]] = {}
+    for way in ways:
+        groups.setdefault((way.driver.library, way.driver.mode), []).append(way)
+    for i, group in enumerate(groups.values()):
+        yield group[i % len(group)]
+
+
+# For what is decided above the adapters.
+FEW = list(_few(WAYS))
 
 
 def in_turn(cases: Iterable[str], ways: list[Way], at_once: int = 1) -> list[ParameterSet]:
-    """Return each case with the next `at_once` of the ways, which take turns, for `(case, way)`."""
-    turns = cycle(ways)
-    pairs = [(case, next(turns)) for case in cases for _ in range(at_once)]
+    """Return each case with the next `at_once` of the ways, and each way at least once, for `(case, way)`."""
+    wanted = [case for case in cases for _ in range(at_once)]
+    count = max(len(wanted), len(ways))
+    pairs = islice(zip(cycle(wanted), cycle(ways), strict=False), count)
     return [pytest.param(case, way, id=f"{case}-{way}") for case, way in pairs]
 
 
 class Caller:
     """A client whose requests may be started together and are answered in futures.
 
-    httpx's pool for threads (httpcore 1.0) now and then closes a connection
-    that another thread has just begun to use, with or without keyturn, so
-    there each thread has a client of its own, unless `connections` are counted.
+    `connections` bounds its pool. Where threads must not share a client of
+    the library's, each has one of its own unless they are counted.
     """
 
     def __init__(
-        self, way: Way, server: StrictServer, credentials: keyturn.Credentials, **options: Any
+        self,
+        way: Way,
+        server: StrictServer,
+        credentials: keyturn.Credentials,
+        *,
+        connections: int | None = None,
+        redirects: bool = False,
+        watch: Watch | None = None,
     ) -> None:
-        self._credentials = credentials
-        self._way, self._make = way, partial(way.client, server, credentials, **options)
-        self._one_each = way.mode == "sync" and str(way.host) == "httpx" and "connections" not in options
+        self._way, self._url, self._credentials = way, server.url, credentials
+        count = CONNECTIONS if connections is None else connections
+        self._open = partial(
+            way.driver.open, credentials, connections=count, redirects=redirects, watch=watch
+        )
+        self._one_each = connections is None and not way.driver.shares
         self._clients: list[Any] = []
         self._of_thread = threading.local()
 
@@ -140,9 +144,10 @@ class Caller:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
             self._thread.start()
+            self.client = self.run(self._open()).result(_LONGEST)
         else:
-            self._pool = ThreadPoolExecutor(100)
-        self.client = self._new_client()
+            self._pool = ThreadPoolExecutor(200)
+            self.client = self._new_client()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,7 +155,7 @@ class Caller:
         if flight is not None:  # a refresh that nobody waits for must not arrive in the next test
             flight.settle(10.0)
         if self._way.is_async:
-            self.run(self.client.aclose()).result(_LONGEST)
+            self.run(self._way.driver.close(self.client)).result(_LONGEST)
             self.run(_cancel_all()).result(_LONGEST)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_LONGEST)
@@ -158,41 +163,50 @@ class Caller:
         else:
             self._pool.shutdown(wait=False, cancel_futures=True)
             for client in self._clients:
-                client.close()
+                self._way.driver.close(client)
 
     def _new_client(self) -> Any:
-        client = self._make()
+        client = self._open()
         self._clients.append(client)
         return client
 
-    def _request(self, method: str, path: str, **request: Any) -> Any:
-        client = self.client
-        if self._one_each:
-            client = getattr(self._of_thread, "client", None) or self._new_client()
-            self._of_thread.client = client
-        return client.request(method, path, **request)
+    def _of_this_thread(self) -> Any:
+        if not self._one_each:
+            return self.client
+        if not hasattr(self._of_thread, "client"):
+            self._of_thread.client = self._new_client()
+        return self._of_thread.client
 
-    def run(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+    def run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on this caller's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def start(self, method: str, path: str, **request: Any) -> Future[Any]:
-        """Send a request from a thread or task of its own."""
+    def start(self, method: str, path: str, **body: Any) -> Future[Got]:
+        """Send a request, to a path of the server or a full URL, from a thread or task of its own."""
+        driver, sent = self._way.driver, Sent(method, self._at(path), **body)
         if self._way.is_async:
-            return self.run(self.client.request(method, path, **request))
-        return self._pool.submit(self._request, method, path, **request)
+            return self.run(driver.send(self.client, sent))
+        return self._pool.submit(lambda: driver.send(self._of_this_thread(), sent))
 
-    def send(self, method: str, path: str, **request: Any) -> Any:
+    def send(self, method: str, path: str, **body: Any) -> Got:
         """Send a request and return the response, or raise."""
-        return self.start(method, path, **request).result(_LONGEST)
+        return self.start(method, path, **body).result(_LONGEST)
 
-    def start_many(self, count: int, path: str = "/statistics") -> list[Future[Any]]:
+    def stream(self, path: str) -> Streamed:
+        """Stream a GET, and return how it reached the caller."""
+        streamed: Any = self._way.driver.stream(self.client, self._at(path))
+        return cast(Streamed, self.run(streamed).result(_LONGEST) if self._way.is_async else streamed)
+
+    def start_many(self, count: int, path: str = "/statistics") -> list[Future[Got]]:
         """Start `count` GETs, each to a path of its own."""
         return [self.start("GET", f"{path}/{i}") for i in range(count)]
 
     def send_many(self, count: int, path: str = "/statistics") -> list[Any]:
         """Send `count` GETs together and return what became of each."""
         return results(self.start_many(count, path))
+
+    def _at(self, path: str) -> str:
+        return self._url + path if path.startswith("/") else path
 
 
 def results(futures: Iterable[Future[Any]]) -> list[Any]:

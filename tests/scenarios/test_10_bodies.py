@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import io
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import httpx
+import httpx2
 import pytest
 
 import keyturn
-from keyturn.testing import StrictServer
-from tests.scenarios.callers import FEW, WAYS, Caller, Way, api_requests
+from keyturn.testing import Seen, StrictServer
+from tests.scenarios.callers import FEW, HTTPX, WAYS, Caller, Way, api_requests
 
 CONTENT = bytes(range(256)) * 320  # 80 KiB: more than one chunk
 START = 70_000
-FORM = {"Content-Type": "multipart/form-data; boundary=keyturn"}
+BOUNDARY = re.compile(rb"multipart/form-data; *boundary=\"?([^\";]+)")
+
+SMALL = {"empty", "form", "text"}
 
 Request = dict[str, Any]
+T = TypeVar("T")
 
 
 class Files:
@@ -53,7 +59,6 @@ def _parts(*files: Any) -> Request:
     return {
         "files": [("upload", ("export.bin", file, "text/plain")) for file in files],
         "data": {"a": "1"},
-        "headers": FORM,
     }
 
 
@@ -72,7 +77,7 @@ REPEATABLE: dict[str, Callable[[Files], Request]] = {
     "multipart-file-from-the-middle": lambda files: _parts(files.opened(START)),
     "multipart-two-files": lambda files: _parts(files.opened(), _in_memory()),
 }
-ONLY_SYNC: dict[str, Callable[[Files], Request]] = {  # an AsyncClient takes no plain file for a body
+WHERE_TAKEN: dict[str, Callable[[Files], Request]] = {
     "list": lambda _: {"content": [CONTENT[:START], b"", CONTENT[START:]]},
     "file": lambda files: {"content": files.opened()},
     "file-from-the-middle": lambda files: _from_the_middle(files.opened(START)),
@@ -136,41 +141,31 @@ class AwaitedFile(AsyncFile):
         return True
 
 
-def _progress(way: Way) -> Any:
-    """Return a body stream of the user's own, which wraps a file and can be read once."""
-    file = _in_memory()
-    chunks = iter(lambda: file.read(65536), b"")
-
-    class Progress(way.host.lib.SyncByteStream, way.host.lib.AsyncByteStream):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            self._stream = file
-
-        def __iter__(self) -> Iterator[bytes]:
-            yield from chunks
-
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            for chunk in chunks:
-                yield chunk
-
-    return Progress()
-
-
 ONCE: dict[str, Callable[[Way], Any]] = {
     "generator": lambda way: way.generator([CONTENT[:START], CONTENT[START:]]),
 }
-ONCE_SYNC: dict[str, Callable[[Way], Any]] = {
+ONCE_WHERE_TAKEN: dict[str, Callable[[Way], Any]] = {
     "iterator": lambda way: iter([CONTENT[:START], CONTENT[START:]]),
     "map": lambda way: map(bytes, [CONTENT[:START], CONTENT[START:]]),
     "pipe": lambda way: Pipe(),
     "read-once": lambda way: ReadOnce(),
-}
-ONCE_ASYNC: dict[str, Callable[[Way], Any]] = {
     "async-file": lambda way: AsyncFile(),
     "awaited-file": lambda way: AwaitedFile(),
 }
 LATE, EARLY = "/upload", "/upload?early=1"  # when the refusal comes: after the body, or before it is read
 TIMES = [pytest.param(LATE, way, id=str(way)) for way in WAYS]
 TIMES += [pytest.param(EARLY, way, id=f"{way}-early") for way in FEW]
+
+
+def _kinds(always: dict[str, T], where_taken: dict[str, T], way: Way) -> dict[str, T]:
+    """Return the bodies that the way's library takes."""
+    return always | {name: make for name, make in where_taken.items() if name in way.driver.takes}
+
+
+def _without_boundary(request: Seen) -> bytes:
+    """Return a body with its boundary, which some libraries draw at random, put into a word."""
+    boundary = BOUNDARY.search(request.headers.get("content-type", "").encode())
+    return request.body if boundary is None else request.body.replace(boundary[1], b"BOUNDARY")
 
 
 @pytest.fixture(scope="module")
@@ -192,21 +187,22 @@ def test_a_refused_body_that_can_be_repeated_is_sent_again_byte_for_byte(
 ) -> None:
     credentials = way.credentials(strict_server)
     with Caller(way, strict_server, credentials) as api:
-        for name, make in (REPEATABLE if way.is_async else REPEATABLE | ONLY_SYNC).items():
+        for name, make in _kinds(REPEATABLE, WHERE_TAKEN, way).items():
             with subtests.test(name):
                 strict_server.reset()
                 credentials.sign_in(way.sign_in(strict_server))
+                assert api.send("POST", "/public/reference", **make(files)).status_code == 200
                 strict_server.expire()
 
                 assert api.send("POST", path, **make(files)).status_code == 200
 
-                reference = way.host.lib.Request("POST", strict_server.url, **make(files)).read()
-                refused, answered = api_requests(strict_server)
-                assert (refused.status, answered.status) == (401, 200)
+                reference, refused, answered = api_requests(strict_server)
+                assert (reference.status, refused.status, answered.status) == (200, 401, 200)
                 assert refused.complete
                 assert answered.complete
-                assert refused.body == reference
-                assert answered.body == reference
+                assert refused.body == answered.body
+                assert _without_boundary(answered) == _without_boundary(reference)
+                assert len(reference.body) >= len(CONTENT) - START or name in SMALL
 
 
 @pytest.mark.parametrize(("path", "way"), TIMES)
@@ -215,7 +211,7 @@ def test_a_refused_body_that_cannot_be_repeated_is_not_sent_a_second_time(
 ) -> None:
     credentials = way.credentials(strict_server)
     with Caller(way, strict_server, credentials) as api:
-        for name, make in (ONCE | (ONCE_ASYNC if way.is_async else ONCE_SYNC)).items():
+        for name, make in _kinds(ONCE, ONCE_WHERE_TAKEN, way).items():
             with subtests.test(name):
                 strict_server.reset()
                 credentials.sign_in(way.sign_in(strict_server))
@@ -235,18 +231,42 @@ def test_a_refused_body_that_cannot_be_repeated_is_not_sent_a_second_time(
                 assert strict_server.stats.refreshes == 1
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
+def _library(way: Way) -> Any:
+    return {"httpx": httpx, "httpx2": httpx2}[way.driver.library]
+
+
+def _progress(lib: Any) -> Any:
+    """Return a body stream of the user's own, which wraps a file and can be read once."""
+    file = _in_memory()
+    chunks = iter(lambda: file.read(65536), b"")
+
+    class Progress(lib.SyncByteStream, lib.AsyncByteStream):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._stream = file
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield from chunks
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for chunk in chunks:
+                yield chunk
+
+    return Progress()
+
+
+@pytest.mark.parametrize("way", HTTPX, ids=str)
 def test_a_stream_of_the_users_own_is_taken_for_what_can_be_read_once(
     strict_server: StrictServer, way: Way
 ) -> None:
     credentials = way.credentials(strict_server)
     strict_server.expire()
+    lib = _library(way)
 
     with Caller(way, strict_server, credentials) as api:
-        request = way.host.lib.Request(
+        request = lib.Request(
             "POST",
             strict_server.url + "/upload",
-            stream=_progress(way),
+            stream=_progress(lib),
             headers={"Host": "localhost", "Transfer-Encoding": "chunked"},
         )
         sent = api.run(api.client.send(request)) if way.is_async else None

@@ -10,8 +10,7 @@ from tests.scenarios.callers import WAYS, Caller, Way, results, until, waiting
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 
-# httpx's pool for threads breaks connections by itself when threads wait for one (see Caller).
-CROWDED = [way for way in WAYS if way.is_async or str(way.host) != "httpx"]
+CROWDED = [way for way in WAYS if way.driver.shares]
 
 
 @every_way

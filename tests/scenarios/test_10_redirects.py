@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -11,7 +10,7 @@ import keyturn
 from keyturn.client import events
 from keyturn.testing import Seen, StrictServer
 from tests.kit import Log
-from tests.scenarios.callers import WAYS, Caller, Way, api_requests, in_turn
+from tests.scenarios.callers import HTTPX, WAYS, Caller, Way, api_requests, in_turn
 
 TOKENS = ("authorization", "cookie", "x-csrf-token")
 
@@ -23,8 +22,8 @@ def _to(url: str, status: str = "307") -> str:
     return f"/redirect/{status}?to={quote(url, safe='')}"
 
 
-def _caller(way: Way, server: StrictServer, credentials: keyturn.Credentials, **options: Any) -> Caller:
-    return Caller(way, server, credentials, follow_redirects=True, **options)
+def _caller(way: Way, server: StrictServer, credentials: keyturn.Credentials) -> Caller:
+    return Caller(way, server, credentials, redirects=True)
 
 
 def _secrets(request: Seen, *tokens: keyturn.Tokens) -> list[str]:
@@ -39,7 +38,7 @@ def _journeys(server: StrictServer) -> list[tuple[str, str, int | None]]:
     return [(one.method, one.path, one.status) for one in api_requests(server)]
 
 
-@pytest.mark.parametrize(("status", "way"), in_turn(["307", "308"] * 6, WAYS))
+@pytest.mark.parametrize(("status", "way"), in_turn(["307", "308"], WAYS))
 def test_a_redirect_within_the_origin_arrives_with_its_token_and_its_body(
     strict_server: StrictServer, way: Way, status: str
 ) -> None:
@@ -54,7 +53,7 @@ def test_a_redirect_within_the_origin_arrives_with_its_token_and_its_body(
     assert strict_server.stats.refreshes == 0
 
 
-@pytest.mark.parametrize(("status", "way"), in_turn(["308", "307"] * 6, WAYS))
+@pytest.mark.parametrize(("status", "way"), in_turn(["308", "307"], WAYS))
 def test_a_refusal_after_a_redirect_is_renewed_where_it_was_refused(
     strict_server: StrictServer, way: Way, status: str
 ) -> None:
@@ -73,7 +72,7 @@ def test_a_refusal_after_a_redirect_is_renewed_where_it_was_refused(
     assert strict_server.stats.refreshes == 1
 
 
-@pytest.mark.parametrize(("status", "way"), in_turn(["302", "303"] * 6, WAYS))
+@pytest.mark.parametrize(("status", "way"), in_turn(["302", "303"], WAYS))
 def test_a_post_that_ends_in_a_refused_get_runs_once(
     strict_server: StrictServer, way: Way, status: str
 ) -> None:
@@ -157,7 +156,7 @@ def test_the_refusal_of_another_origin_starts_nothing_and_is_handed_over(
             answer = api.send("POST", path, content=content)
             assert answer.status_code == 401
             assert answer.json()["reason"] in {"missing", "unknown"}
-            assert str(answer.url) == there
+            assert answer.url == there
 
     assert (strict_server.stats.refreshes, other_server.stats.refreshes) == (0, 0)
     assert credentials.tokens is held
@@ -246,14 +245,15 @@ def test_a_newer_pair_that_came_with_an_answer_is_kept_from_another_origin_too(
     assert all([name for name in TOKENS if name in request.headers] == [] for request in other_server.seen)
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way.adapter == "transport"], ids=str)
+@pytest.mark.parametrize("way", [way for way in HTTPX if way.driver.adapter == "transport"], ids=str)
 def test_a_transport_leaves_no_token_in_the_callers_request(strict_server: StrictServer, way: Way) -> None:
     tokens = way.sign_in(strict_server)
     credentials = way.credentials(strict_server, tokens=tokens)
     own = {"Cookie": "theme=dark", "X-CSRF-TOKEN": "mine"}
 
     with _caller(way, strict_server, credentials) as api:
-        answer = api.send("POST", "/orders", headers=own)
+        sent = api.client.post(strict_server.url + "/orders", headers=own)
+        answer = api.run(sent).result(30) if way.is_async else sent
 
     assert answer.status_code == 200
     assert {name: answer.request.headers.get(name) for name in own} == own

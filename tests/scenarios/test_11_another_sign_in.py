@@ -239,15 +239,11 @@ def test_a_redirect_of_the_first_is_not_followed_as_the_second(strict_server: St
     credentials = way.credentials(strict_server)
     others = [way.sign_in(strict_server, "bob")]
 
-    def between_hops(response: Any) -> None:
-        if response.status_code == 307 and others:
+    def between_hops(status: int) -> None:
+        if status == 307 and others:
             credentials.sign_in(others.pop())
 
-    async def between_hops_async(response: Any) -> None:
-        between_hops(response)
-
-    hooks = {"response": [between_hops_async if way.is_async else between_hops]}
-    with Caller(way, strict_server, credentials, event_hooks=hooks, follow_redirects=True) as api:
+    with Caller(way, strict_server, credentials, redirects=True, watch=between_hops) as api:
         call = api.start("POST", "/redirect/307?to=/orders", content=b"alice")
         error = call.exception(30)
         if error is None:

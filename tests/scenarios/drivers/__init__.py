@@ -1,0 +1,1 @@
+"""The drivers of the table: one HTTP library each, behind one shape."""
