@@ -93,7 +93,9 @@ class SessionEnded(NotSignedIn):
 
     `reason` is "refused" (the server said so: RFC 6749 §5.2 `invalid_grant`,
     or what the grant declares final), "signed_out", or "replaced" (somebody
-    signed in anew while this request was on its way).
+    signed in anew while this request was on its way). Where the server said
+    so, `error`, `error_description` and `error_uri` are as in
+    `RefreshMisconfigured`.
     """
 
     def __init__(
@@ -102,10 +104,16 @@ class SessionEnded(NotSignedIn):
         *,
         reason: Literal["refused", "signed_out", "replaced"] = "refused",
         epoch: str | None = None,
+        error: str | None = None,
+        error_description: str | None = None,
+        error_uri: str | None = None,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.epoch = epoch
+        self.error = error
+        self.error_description = error_description
+        self.error_uri = error_uri
 
 
 class RefreshError(KeyturnError):
@@ -122,12 +130,26 @@ class RefreshError(KeyturnError):
 class RefreshMisconfigured(RefreshError):
     """The end point refuses us, not the session: `invalid_client`, a firewall's 403, a wrong path.
 
-    `error` is the error code of RFC 6749 §5.2, where the answer had one.
+    `error`, `error_description` and `error_uri` are those of RFC 6749 §5.2,
+    where the answer had them. The description is what the server wrote for a
+    developer: in printable ASCII, at most 512 characters of it, and None
+    where it quotes a token or a secret that was sent. It stands in no message
+    and in no log.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, error: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        error: str | None = None,
+        error_description: str | None = None,
+        error_uri: str | None = None,
+    ) -> None:
         super().__init__(message, status=status)
         self.error = error
+        self.error_description = error_description
+        self.error_uri = error_uri
 
 
 class RefreshUnavailable(RefreshError):

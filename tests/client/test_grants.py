@@ -170,12 +170,12 @@ def test_invalid_grant_ends_the_session_whatever_the_status_it_comes_with(status
     assert caught.value.reason == "refused"
 
 
-@pytest.mark.parametrize("code", ["bad_refresh_token", "server_error"])
-def test_a_200_with_another_error_in_its_body_leaves_the_outcome_open(code: str) -> None:
-    with pytest.raises(keyturn.OutcomeUnknown) as caught:
+@pytest.mark.parametrize("code", ["bad_refresh_token", "invalid_client", "unsupported_grant_type"])
+def test_a_200_with_an_error_code_in_its_body_is_the_refusal_that_it_spells(code: str) -> None:
+    with pytest.raises(keyturn.RefreshMisconfigured) as caught:
         buy(grants.OAuth2(URL, http=Server(200, {"error": code}).http))
 
-    assert caught.value.status == 200
+    assert (caught.value.status, caught.value.error) == (200, code)
 
 
 @pytest.mark.parametrize(

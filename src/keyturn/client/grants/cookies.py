@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 
 from keyturn.client import carriers
 from keyturn.client.answer import Answer, HTTPResponse
 from keyturn.client.grants import answers
-from keyturn.client.grants.http import HTTPFactory, HTTPGrant, refresh_token
+from keyturn.client.grants.http import HTTPGrant, Post, refresh_token
+from keyturn.client.grants.reply import Reply
+from keyturn.client.grants.transport import HTTPFactory
 from keyturn.errors import ConfigurationError
 from keyturn.tokens import Tokens
 
@@ -17,9 +18,9 @@ class Cookies(HTTPGrant):
     """Refresh by posting the refresh cookie with its CSRF value, as flask-jwt-extended and keyturn take it.
 
     A 401 or 422 ends the session. What the answer does not set anew (a server
-    that does not rotate keeps the refresh cookie) goes on. `names` are the
-    server's cookie and header names; `rotates`, `replay_window` and `http`
-    are as in `OAuth2`.
+    that does not rotate keeps the refresh cookie) goes on. With a `revoke_url`
+    a sign-out posts the same cookies there. `names` are the server's cookie
+    and header names; `rotates`, `replay_window` and `http` are as in `OAuth2`.
     """
 
     def __init__(
@@ -27,12 +28,20 @@ class Cookies(HTTPGrant):
         url: str,
         *,
         names: carriers.CookieNames = carriers.CookieNames(),  # noqa: B008 - frozen
+        revoke_url: str | None = None,
         http: HTTPFactory | None = None,
         rotates: bool = True,
         replay_window: timedelta = timedelta(0),
         timeout: timedelta = timedelta(seconds=10),
     ) -> None:
-        super().__init__(url, http=http, rotates=rotates, replay_window=replay_window, timeout=timeout)
+        super().__init__(
+            url,
+            revoke_url=revoke_url,
+            http=http,
+            rotates=rotates,
+            replay_window=replay_window,
+            timeout=timeout,
+        )
         self.names = names
         self.carrier: carriers.Carrier = carriers.Cookies(names)
 
@@ -43,21 +52,19 @@ class Cookies(HTTPGrant):
             raise ConfigurationError(f"the response ({response.status_code}) sets no {self.names.access}")
         return pair
 
-    def _request(self, tokens: Tokens) -> Mapping[str, object]:
+    def _request(self, tokens: Tokens, now: float) -> Post:
         names = self.names
         csrf = tokens.extra.get(names.refresh_csrf)
         ours = {names.refresh: refresh_token(tokens)} | ({} if csrf is None else {names.refresh_csrf: csrf})
-        headers = {"Cookie": carriers.merge_cookies("", ours)} | (
-            {} if csrf is None else {names.header: csrf}
-        )
-        return {"headers": headers}
+        headers = {"Cookie": carriers.merge_cookies("", ours)}
+        return Post(headers if csrf is None else {**headers, names.header: csrf})
 
-    def _raise_for_end(self, answer: Answer) -> None:
-        if answer.status in (401, 422):
-            raise answers.ended(f"{answer.status}")
+    def _raise_for_end(self, reply: Reply) -> None:
+        if reply.status in (401, 422):
+            raise answers.ended(reply)
 
-    def _pair(self, answer: Answer, tokens: Tokens) -> Tokens:
-        pair = carriers.cookie_pair(answer, self.names, tokens)
+    def _pair(self, reply: Reply, tokens: Tokens) -> Tokens:
+        pair = carriers.cookie_pair(reply, self.names, tokens)
         if pair is None:
-            raise answers.unreadable(answer, f"a {self.names.access}")
+            raise answers.no_pair(reply, f"a {self.names.access}")
         return pair

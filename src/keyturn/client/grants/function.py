@@ -11,10 +11,9 @@ import httpx2
 
 from keyturn.client import loop
 from keyturn.client.carriers import Bearer, Carrier
-from keyturn.client.grants.http import (
-    Grant,
+from keyturn.client.grants.grant import Grant, Wire
+from keyturn.client.grants.transport import (
     HTTPFactory,
-    Wire,
     check_factory,
     default_http,
     import_transport,

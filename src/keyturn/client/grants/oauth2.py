@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from urllib.parse import quote_plus
-
-import httpx2
 
 from keyturn.client.answer import Answer, HTTPResponse, tokens_at
 from keyturn.client.grants import answers
-from keyturn.client.grants.http import HTTPFactory, HTTPGrant, refresh_token
+from keyturn.client.grants.client_auth import ClientAuth, Method
+from keyturn.client.grants.http import Post, refresh_token
+from keyturn.client.grants.reply import Reply, fields_of
+from keyturn.client.grants.token_endpoint import FIELDS, TokenEndPoint
+from keyturn.client.grants.transport import HTTPFactory
 from keyturn.errors import ConfigurationError
 from keyturn.tokens import Tokens
 
-_FIELDS = {"access": "access_token", "refresh": "refresh_token", "expires_in": "expires_in"}
 
-
-class OAuth2(HTTPGrant):
+class OAuth2(TokenEndPoint):
     """Refresh at an OAuth 2.0 token end point (RFC 6749 §6).
 
-    A public client gives its `client_id`; a confidential one adds its
-    `client_secret`, sent by HTTP Basic (§2.3.1). Only `invalid_grant` (§5.2)
-    ends the session. An answer without a refresh token keeps the old one.
+    A public client gives its `client_id`. A confidential one adds its
+    `client_secret`, sent by HTTP Basic (§2.3.1), or in the form with
+    `client_auth="client_secret_post"`; or it signs, `client_auth=PrivateKeyJWT(…)`.
+    `scope`, `resource` (RFC 8707, one or several) and `audience` narrow down
+    what is asked for; `params` holds what else this server wants in the form.
+
+    Only `invalid_grant` (§5.2) ends the session, and what `ended`, a callable
+    `(status, body) -> bool`, says of a server with codes of its own. An answer
+    without a refresh token keeps the old one. With a `revoke_url` (RFC 7009) a
+    sign-out gives the refresh token up there.
 
     `rotates=False` says that the server lets a refresh token be used again;
     `replay_window` for how long after a rotation it answers the old one with
@@ -38,45 +43,50 @@ class OAuth2(HTTPGrant):
         *,
         client_id: str | None = None,
         client_secret: str | None = None,
+        client_auth: Method | ClientAuth | None = None,
         scope: str | None = None,
+        resource: str | Iterable[str] | None = None,
+        audience: str | None = None,
+        params: Mapping[str, str] | None = None,
+        ended: Callable[[int, Mapping[str, object]], bool] | None = None,
+        revoke_url: str | None = None,
         http: HTTPFactory | None = None,
         rotates: bool = True,
         replay_window: timedelta = timedelta(0),
         timeout: timedelta = timedelta(seconds=10),
     ) -> None:
-        super().__init__(url, http=http, rotates=rotates, replay_window=replay_window, timeout=timeout)
-        for name, value in (("client_id", client_id), ("client_secret", client_secret), ("scope", scope)):
-            if not isinstance(value, str | None):
-                raise ConfigurationError(f"{name} must be a string")
-        if client_secret is not None and client_id is None:
-            raise ConfigurationError("a client_secret needs its client_id")
-        self._form = {"grant_type": "refresh_token"}
-        self._headers = httpx2.Headers({"Accept": "application/json"})  # whose repr hides the secret
-        if scope is not None:
-            self._form["scope"] = scope
-        if client_secret is not None and client_id is not None:
-            pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}"
-            self._headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-        elif client_id is not None:
-            self._form["client_id"] = client_id
+        super().__init__(
+            url,
+            grant_type="refresh_token",
+            client_id=client_id,
+            client_secret=client_secret,
+            client_auth=client_auth,
+            scope=scope,
+            resource=resource,
+            audience=audience,
+            params=params,
+            revoke_url=revoke_url,
+            http=http,
+            rotates=rotates,
+            replay_window=replay_window,
+            timeout=timeout,
+        )
+        self._ended = answers.check_ended(ended)
 
     def read(self, response: HTTPResponse) -> Tokens:
         """Return the Tokens of a login response (RFC 6749 §5.1). Raises ConfigurationError without any."""
         answer = Answer.of(response)
-        pair = tokens_at(answer.json(), _FIELDS, answer.sent_at, None)
+        pair = tokens_at(fields_of(answer), FIELDS, answer.sent_at, None)
         if pair is None:
             raise ConfigurationError(f"the response ({response.status_code}) holds no access_token")
         return pair
 
-    def _request(self, tokens: Tokens) -> Mapping[str, object]:
-        return {"data": {**self._form, "refresh_token": refresh_token(tokens)}, "headers": self._headers}
+    def _request(self, tokens: Tokens, now: float) -> Post:
+        return self._post_form({**self._form, "refresh_token": refresh_token(tokens)}, now)
 
-    def _raise_for_end(self, answer: Answer) -> None:
-        if answer.status < 500 and answers.error_code(answer) == "invalid_grant":
-            raise answers.ended(f"{answer.status}, invalid_grant")
+    def _raise_for_end(self, reply: Reply) -> None:
+        answers.raise_for_grant(reply)
+        answers.raise_for_ended(reply, self._ended)
 
-    def _pair(self, answer: Answer, tokens: Tokens) -> Tokens:
-        pair = tokens_at(answer.json(), _FIELDS, answer.sent_at, tokens)
-        if pair is None:
-            raise answers.unreadable(answer, "an access_token")
-        return pair
+    def _pair(self, reply: Reply, tokens: Tokens) -> Tokens:
+        return self._read(reply, FIELDS, tokens)
