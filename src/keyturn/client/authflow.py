@@ -133,14 +133,18 @@ def judge(
 
 
 def authflow(
-    credentials: Credentials, call: Call[Response], refused: tuple[Snapshot, Response] | None = None
+    credentials: Credentials,
+    call: Call[Response],
+    refused: tuple[Snapshot, Response] | None = None,
+    *,
+    renewed: bool = False,
 ) -> Journey[Response]:
     """Take one request through; return the response for the caller. Raises as `Credentials.get_tokens`.
 
     A driver may send a request that needs no thought by itself, and take the
-    journey only for a refusal: `refused` is what it attached and what came of it.
+    journey only for a refusal: `refused` is what it attached and what came of
+    it, `renewed` whether it waited for a refresh to get what it attached.
     """
-    renewed = False
     if refused is not None:
         snapshot, first = refused
     elif not call.serves(credentials):
@@ -149,7 +153,7 @@ def authflow(
         return cast(Response, (yield Step.SEND))
     else:
         before = credentials.tokens
-        snapshot = yield from _redeem(credentials.ticket(once=not call.replayable()))
+        snapshot = yield from redeem(credentials.ticket(once=not call.replayable()))
         renewed = before is not None and snapshot.supersedes(before)
     replays = 0
     turn: Gate | None = None
@@ -163,7 +167,7 @@ def authflow(
                         turn = credentials.turnstile.enter()
                         yield turn
                         snapshot = credentials.successor(snapshot)
-                    snapshot = yield from _depart(credentials, snapshot)
+                    snapshot = yield from depart(credentials, snapshot)
                 response = yield from _send(credentials, call, snapshot)
             if not call.refused(response):
                 return response
@@ -184,7 +188,7 @@ def authflow(
             yield Step.RELEASE
             if verdict is Verdict.RENEW:
                 renewed = True
-                snapshot = yield from _redeem(credentials.refusal_ticket(snapshot))
+                snapshot = yield from redeem(credentials.refusal_ticket(snapshot))
             else:
                 if replays >= _IN_PARALLEL and turn is None:
                     turn = credentials.turnstile.enter()
@@ -206,22 +210,30 @@ def _send(credentials: Credentials, call: Call[Response], snapshot: Snapshot) ->
     try:
         call.attach(snapshot)
         response = cast(Response, (yield Step.SEND))
-        if not call.refused(response) and _is_ours(credentials, call, response):
-            if carrier.body:
-                yield Step.READ
-            pair = carrier.adopt(call.answer(response), snapshot)
-            if pair is not None:
-                credentials.adopt(pair, snapshot)
+        yield from adopt(credentials, call, response, snapshot)
     finally:
         if carrier.renews:
             credentials.departures.arrive(snapshot)
     return response
 
 
-def _depart(credentials: Credentials, snapshot: Snapshot) -> Journey[Snapshot]:
+def adopt(
+    credentials: Credentials, call: Call[Response], response: Response, snapshot: Snapshot
+) -> Journey[None]:
+    """Adopt the newer pair that the answer to a request with these tokens may carry."""
+    carrier = credentials.carrier
+    if not call.refused(response) and _is_ours(credentials, call, response):
+        if carrier.body:
+            yield Step.READ
+        pair = carrier.adopt(call.answer(response), snapshot)
+        if pair is not None:
+            credentials.adopt(pair, snapshot)
+
+
+def depart(credentials: Credentials, snapshot: Snapshot) -> Journey[Snapshot]:
     """Return the tokens to leave with, which are noted to be on their way."""
     if not credentials.depart(snapshot):
-        yield from _redeem(credentials.ticket())
+        yield from redeem(credentials.ticket())
         snapshot = credentials.successor(snapshot)  # never that of another sign-in
         credentials.departures.depart(snapshot)
     return snapshot
@@ -241,7 +253,8 @@ def _is_ours(credentials: Credentials, call: Call[Response], response: Response)
     return call.serves(credentials)
 
 
-def _redeem(ticket: Ticket) -> Journey[Snapshot]:
+def redeem(ticket: Ticket) -> Journey[Snapshot]:
+    """Wait for what the ticket is for, and return it."""
     return ticket.redeem() if ticket.gate is None else cast(Snapshot, (yield ticket))
 
 
