@@ -7,7 +7,7 @@ that shape.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from keyturn.client.answer import Answer, set_cookies
@@ -31,12 +31,12 @@ class URL(Protocol):
 class Request(Protocol):
     """A request of the family."""
 
+    headers: Any  # of the library's own class: a mutable mapping of texts that copies another
+
     @property
     def method(self) -> str: ...
     @property
     def url(self) -> URL: ...
-    @property
-    def headers(self) -> MutableMapping[str, str]: ...
     @property
     def stream(self) -> object: ...
     @property
@@ -70,14 +70,12 @@ class FamilyCall(Generic[RequestT, ResponseT]):
     `byte_stream` is the library's class of bodies that are bytes in memory.
     """
 
-    __slots__ = ("_carrier", "_epoch", "_rewind", "_saved", "_sent", "_sent_at", "request")
+    __slots__ = ("_carrier", "_rewind", "_sent", "_sent_at", "request")
 
     def __init__(self, request: RequestT, credentials: Credentials, byte_stream: type) -> None:
         self.request = request
         self._carrier = credentials.carrier
         self._sent, self._sent_at = False, 0.0
-        self._saved: list[tuple[str, str | None]] = []
-        self._epoch: str | None = None
         stream = request.stream
         self._rewind = _nothing if isinstance(stream, byte_stream) else rewinder(stream)
 
@@ -141,12 +139,22 @@ class FamilyCall(Generic[RequestT, ResponseT]):
 
 
 class HopCall(FamilyCall[RequestT, ResponseT]):
-    """One hop, as a transport sends it: the caller's request keeps no token, so no redirect can copy one."""
+    """One hop, as a transport sends it: the caller's headers get no token, so no redirect can copy one.
 
-    __slots__ = ()
+    The tokens are written into a copy, which is the request's until `detach`.
+    """
+
+    __slots__ = ("_epoch", "_theirs")
+
+    def __init__(
+        self, request: RequestT, credentials: Credentials, byte_stream: type, sent: Snapshot | None
+    ) -> None:
+        super().__init__(request, credentials, byte_stream)
+        self._theirs = request.headers
+        self._epoch = None if sent is None else sent.epoch
 
     def attach(self, snapshot: Snapshot) -> None:
-        """Write the tokens into the headers until `detach`.
+        """Write the tokens into a copy of the caller's headers.
 
         Raises SessionEnded where the hop before was sent under another sign-in.
         """
@@ -156,27 +164,17 @@ class HopCall(FamilyCall[RequestT, ResponseT]):
                 "somebody signed in anew between two hops of a redirect", reason="replaced", epoch=begun[0]
             )
         self._epoch = snapshot.epoch
-        headers = self.request.headers
-        self._saved = [(name, headers.get(name)) for name in self._carrier.headers]
+        self.request.headers = type(self._theirs)(self._theirs)
         super().attach(snapshot)
 
     def detach(self) -> None:
         """Put the caller's own headers back."""
-        headers = self.request.headers
-        for name, value in self._saved:
-            if value is not None:
-                headers[name] = value
-            elif name in headers:
-                del headers[name]
-        self._saved = []
+        self.request.headers = self._theirs
 
     def handed_over(self, response: ResponseT) -> ResponseT:
-        """Return the response; a redirect's request takes a note of its sign-in along to the next hop.
-
-        httpx hands a request's extensions on to the one that follows it.
-        """
+        """Return the response; a redirect's request takes a note of its sign-in along to the next hop."""
         if self._epoch is not None and 300 <= response.status_code < 400:
-            self.request.extensions[_BEGUN] = self._epoch, id(self.request)
+            note(self.request, self._epoch)
         return response
 
     def carries(self, snapshot: Snapshot) -> bool:
@@ -185,6 +183,54 @@ class HopCall(FamilyCall[RequestT, ResponseT]):
 
     def arrived_at(self, response: ResponseT) -> None:
         """Stay: a hop is answered as it was sent."""
+
+
+def embarker(
+    credentials: Credentials, byte_stream: type, *, hop: bool = False
+) -> Callable[[Request], Snapshot | None]:
+    """Return a function that attaches fresh tokens to a request that needs no thought until it is refused.
+
+    It returns what it attached; None for a request that must go the whole
+    journey. A `hop` gets the tokens in a copy of its headers. Nearly every
+    request goes this way, so what does not change is looked up here, and the
+    parts of a URL are read where the libraries keep them: three properties
+    cost as much as all the rest. What is not found there to be bound for one
+    of our origins is asked by its properties, on the whole journey.
+    """
+    attach, fresh = credentials.carrier.attach, credentials.fresh
+    origins = frozenset((scheme, host.decode("ascii"), port) for scheme, host, port in credentials.origins)
+
+    def embark(request: Request) -> Snapshot | None:
+        parts = getattr(request.url, "_uri_reference", None)
+        if (
+            parts is None
+            or (parts.scheme, parts.host, parts.port) not in origins
+            or not isinstance(request.stream, byte_stream)
+            or (snapshot := fresh()) is None
+        ):
+            return None
+        headers = request.headers
+        if hop:
+            if _BEGUN in request.extensions:
+                return None
+            headers = type(headers)(headers)
+        attach(headers, snapshot)
+        request.headers = headers
+        return snapshot
+
+    return _stay if credentials.carrier.adopts else embark
+
+
+def note(request: Request, epoch: str) -> None:
+    """Have a redirected request take a note of its sign-in along to the next hop.
+
+    httpx hands a request's extensions on to the one that follows it.
+    """
+    request.extensions[_BEGUN] = epoch, id(request)
+
+
+def _stay(request: Request) -> None:
+    """Send every request on the whole journey."""
 
 
 def _nothing() -> None:

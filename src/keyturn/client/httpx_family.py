@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from keyturn.client.authflow import Journey, Step, authflow
 from keyturn.client.credentials import Credentials
-from keyturn.client.httpx_call import FamilyCall, HopCall, Request, RequestT, ResponseT
+from keyturn.client.httpx_call import FamilyCall, HopCall, RequestT, ResponseT, embarker, note
 from keyturn.client.snapshot import Snapshot
 from keyturn.errors import ConfigurationError
 
@@ -36,79 +36,21 @@ def _check_carrier(credentials: Credentials) -> Credentials:
     return credentials
 
 
-def _auth_flow(
-    credentials: Credentials, request: RequestT, byte_stream: type
-) -> Generator[RequestT, ResponseT, None]:
-    """Drive authflow as httpx's synchronous auth flow."""
-    response: ResponseT | None = None
-    snapshot = _embark(credentials, request, byte_stream)
-    if snapshot is not None:
-        response = yield request
-        if not credentials.carrier.refused(response.status_code, response.headers):
-            return
-    call = FamilyCall[RequestT, ResponseT](request, credentials, byte_stream)
-    flow = authflow(credentials, call, _refusal(snapshot, response))
-    try:
-        step = next(flow)
-        while True:
-            reply: object = None
-            if step is Step.SEND:
-                reply = response = yield call.request
-            elif isinstance(step, Step):
-                cast(ResponseT, response).read()
-            else:
-                reply = step.wait()
-            step = flow.send(reply)
-    except StopIteration:
-        return
-    finally:
-        flow.close()
-
-
-async def _async_auth_flow(
-    credentials: Credentials, request: RequestT, byte_stream: type
-) -> AsyncGenerator[RequestT, ResponseT]:
-    """Drive authflow as httpx's asynchronous auth flow."""
-    response: ResponseT | None = None
-    snapshot = _embark(credentials, request, byte_stream)
-    if snapshot is not None:
-        response = yield request
-        if not credentials.carrier.refused(response.status_code, response.headers):
-            return
-    call = FamilyCall[RequestT, ResponseT](request, credentials, byte_stream)
-    flow = authflow(credentials, call, _refusal(snapshot, response))
-    try:
-        step = next(flow)
-        while True:
-            reply: object = None
-            if step is Step.SEND:
-                reply = response = yield call.request
-            elif isinstance(step, Step):
-                await cast(ResponseT, response).aread()
-            else:
-                reply = await step.wait_async()
-            step = flow.send(reply)
-    except StopIteration:
-        return
-    finally:
-        flow.close()
-
-
 def _handle(
-    credentials: Credentials, call: HopCall[RequestT, ResponseT], send: Callable[[RequestT], ResponseT]
+    credentials: Credentials,
+    call: HopCall[RequestT, ResponseT],
+    send: Callable[[RequestT], ResponseT],
+    refused: tuple[Snapshot, ResponseT] | None,
 ) -> ResponseT:
     """Drive authflow around a transport's `handle_request`."""
-    flow: Journey[ResponseT] = authflow(credentials, call)
-    response: ResponseT | None = None
+    flow: Journey[ResponseT] = authflow(credentials, call, refused)
+    response: ResponseT | None = None if refused is None else refused[1]
     try:
         step = next(flow)
         while True:
             reply: object = None
             if step is Step.SEND:
-                try:
-                    reply = response = send(call.request)
-                finally:
-                    call.detach()
+                reply = response = send(call.request)
             elif isinstance(step, Step):
                 cast(ResponseT, response).read()
             else:
@@ -122,25 +64,24 @@ def _handle(
         raise
     finally:
         flow.close()
+        call.detach()
 
 
 async def _handle_async(
     credentials: Credentials,
     call: HopCall[RequestT, ResponseT],
     send: Callable[[RequestT], Awaitable[ResponseT]],
+    refused: tuple[Snapshot, ResponseT] | None,
 ) -> ResponseT:
     """Drive authflow around a transport's `handle_async_request`."""
-    flow: Journey[ResponseT] = authflow(credentials, call)
-    response: ResponseT | None = None
+    flow: Journey[ResponseT] = authflow(credentials, call, refused)
+    response: ResponseT | None = None if refused is None else refused[1]
     try:
         step = next(flow)
         while True:
             reply: object = None
             if step is Step.SEND:
-                try:
-                    reply = response = await send(call.request)
-                finally:
-                    call.detach()
+                reply = response = await send(call.request)
             elif isinstance(step, Step):
                 await cast(ResponseT, response).aread()
             else:
@@ -154,6 +95,7 @@ async def _handle_async(
         raise
     finally:
         flow.close()
+        call.detach()
 
 
 class Auth(Generic[RequestT, ResponseT]):
@@ -176,14 +118,66 @@ class Auth(Generic[RequestT, ResponseT]):
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = _check_carrier(credentials)
+        self._embark = embarker(credentials, self._byte_stream)
+        self._refused = credentials.carrier.refused
 
     def sync_auth_flow(self, request: RequestT) -> Generator[RequestT, ResponseT, None]:
         """Take one request of a `Client` through."""
-        return _auth_flow(self._credentials, request, self._byte_stream)
+        response: ResponseT | None = None
+        snapshot = self._embark(request)
+        if snapshot is not None:
+            response = yield request
+            if not self._refused(response.status_code, response.headers):
+                return
+        call, flow = self._journey(request, snapshot, response)
+        try:
+            step = next(flow)
+            while True:
+                reply: object = None
+                if step is Step.SEND:
+                    reply = response = yield call.request
+                elif isinstance(step, Step):
+                    cast(ResponseT, response).read()
+                else:
+                    reply = step.wait()
+                step = flow.send(reply)
+        except StopIteration:
+            return
+        finally:
+            flow.close()
 
-    def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
+    async def async_auth_flow(self, request: RequestT) -> AsyncGenerator[RequestT, ResponseT]:
         """Take one request of an `AsyncClient` through."""
-        return _async_auth_flow(self._credentials, request, self._byte_stream)
+        response: ResponseT | None = None
+        snapshot = self._embark(request)
+        if snapshot is not None:
+            response = yield request
+            if not self._refused(response.status_code, response.headers):
+                return
+        call, flow = self._journey(request, snapshot, response)
+        try:
+            step = next(flow)
+            while True:
+                reply: object = None
+                if step is Step.SEND:
+                    reply = response = yield call.request
+                elif isinstance(step, Step):
+                    await cast(ResponseT, response).aread()
+                else:
+                    reply = await step.wait_async()
+                step = flow.send(reply)
+        except StopIteration:
+            return
+        finally:
+            flow.close()
+
+    def _journey(
+        self, request: RequestT, snapshot: Snapshot | None, response: ResponseT | None
+    ) -> tuple[FamilyCall[RequestT, ResponseT], Journey[ResponseT]]:
+        """Return what authflow makes of a request, or of the refusal of one that has embarked."""
+        call = FamilyCall[RequestT, ResponseT](request, self._credentials, self._byte_stream)
+        refused = None if snapshot is None or response is None else (snapshot, response)
+        return call, authflow(self._credentials, call, refused)
 
 
 class SyncInner(Protocol[Sent, Got]):
@@ -213,12 +207,27 @@ class Transport(Generic[RequestT, ResponseT]):
 
     def __init__(self, credentials: Credentials, inner: SyncInner[RequestT, ResponseT] | None = None) -> None:
         self._credentials = credentials
+        self._embark = embarker(credentials, self._byte_stream, hop=True)
+        self._refused = credentials.carrier.refused
         self._inner = self._default() if inner is None else inner
 
     def handle_request(self, request: RequestT) -> ResponseT:
         """Take one hop through."""
-        call = HopCall[RequestT, ResponseT](request, self._credentials, self._byte_stream)
-        return _handle(self._credentials, call, self._inner.handle_request)
+        theirs, send = request.headers, self._inner.handle_request
+        snapshot, refused = self._embark(request), None
+        if snapshot is not None:
+            try:
+                response = send(request)
+            finally:
+                request.headers = theirs
+            status = response.status_code
+            if not self._refused(status, response.headers):
+                if 300 <= status < 400:
+                    note(request, snapshot.epoch)
+                return response
+            refused = snapshot, response
+        call = HopCall[RequestT, ResponseT](request, self._credentials, self._byte_stream, snapshot)
+        return _handle(self._credentials, call, send, refused)
 
     def close(self) -> None:
         """Close the wrapped transport."""
@@ -235,35 +244,28 @@ class AsyncTransport(Generic[RequestT, ResponseT]):
         self, credentials: Credentials, inner: AsyncInner[RequestT, ResponseT] | None = None
     ) -> None:
         self._credentials = credentials
+        self._embark = embarker(credentials, self._byte_stream, hop=True)
+        self._refused = credentials.carrier.refused
         self._inner = self._default() if inner is None else inner
 
     async def handle_async_request(self, request: RequestT) -> ResponseT:
         """Take one hop through."""
-        call = HopCall[RequestT, ResponseT](request, self._credentials, self._byte_stream)
-        return await _handle_async(self._credentials, call, self._inner.handle_async_request)
+        theirs, send = request.headers, self._inner.handle_async_request
+        snapshot, refused = self._embark(request), None
+        if snapshot is not None:
+            try:
+                response = await send(request)
+            finally:
+                request.headers = theirs
+            status = response.status_code
+            if not self._refused(status, response.headers):
+                if 300 <= status < 400:
+                    note(request, snapshot.epoch)
+                return response
+            refused = snapshot, response
+        call = HopCall[RequestT, ResponseT](request, self._credentials, self._byte_stream, snapshot)
+        return await _handle_async(self._credentials, call, send, refused)
 
     async def aclose(self) -> None:
         """Close the wrapped transport."""
         await self._inner.aclose()
-
-
-def _embark(credentials: Credentials, request: Request, byte_stream: type) -> Snapshot | None:
-    """Attach fresh tokens and return them, where a request needs no more thought until it is refused.
-
-    That is nearly every request, so it is kept short; None sends it on the
-    whole journey.
-    """
-    url = request.url
-    if (
-        (url.scheme, url.raw_host, url.port) not in credentials.origins
-        or not isinstance(request.stream, byte_stream)
-        or (snapshot := credentials.fresh()) is None
-        or credentials.carrier.adopts
-    ):
-        return None
-    credentials.carrier.attach(request.headers, snapshot)
-    return snapshot
-
-
-def _refusal(snapshot: Snapshot | None, response: ResponseT | None) -> tuple[Snapshot, ResponseT] | None:
-    return None if snapshot is None or response is None else (snapshot, response)
