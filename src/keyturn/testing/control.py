@@ -41,12 +41,17 @@ async def respond(server: Server, request: Request) -> Answer:
         case "hold_api":
             world.release_barrier()
             world.barrier = Barrier(asked["n"])
-        case "hold_refresh":
+        case "hold":
             world.gates.setdefault(asked["stage"], asyncio.Event())
         case "release":
             world.release()
         case "fault":
-            (world.token_faults if asked["refresh"] else world.api_faults).append(_fault(asked))
+            faults = {
+                "token": world.token_faults,
+                "revocation": world.revocation_faults,
+                "api": world.api_faults,
+            }
+            faults[asked["at"]].append(_fault(asked))
         case "wait":
             return await _wait(world, asked["at_least"], asked["timeout"])
         case "stats":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import importlib.util
 import json
 import time
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ class StrictServer:
             import h11  # noqa: F401
         except ImportError:
             raise MissingExtra("keyturn.testing needs h11: pip install 'keyturn[testing]'") from None
-        Settings().changed(settings)
+        _check(settings)
         self._given = dict(settings)
         self._process: Process | None = None
 
@@ -126,7 +127,7 @@ class StrictServer:
 
     def configure(self, **settings: Unpack[Switches]) -> None:
         """Change settings from now on; those not named stay. Begins a new wave of `spread`."""
-        Settings().changed(settings)
+        _check(settings)
         self._control("configure", **settings)
 
     def reset(self) -> None:
@@ -143,7 +144,11 @@ class StrictServer:
         """Hold token requests before they rotate, or between that and their answer, until `release()`."""
         if stage not in {"before", "after"}:
             raise ConfigurationError('stage is "before" or "after"')
-        self._control("hold_refresh", stage=stage)
+        self._control("hold", stage=stage)
+
+    def hold_revocation(self) -> None:
+        """Hold revocations before anything is revoked, until `release()`."""
+        self._control("hold", stage="revocation")
 
     def release(self) -> None:
         """Let everyone go who is held, and hold nobody any more."""
@@ -153,11 +158,21 @@ class StrictServer:
         self, status: int, *, headers: Mapping[str, str] | None = None, body: Body = None, times: int = 1
     ) -> None:
         """Answer the next `times` token requests with this, and rotate nothing. A mapping goes as JSON."""
-        self._fault(True, status, headers, body, times)
+        self._fault("token", status, headers, body, times)
 
     def drop_refresh(self, times: int = 1, rotated: bool = True) -> None:
         """Close the connection of the next `times` token requests unanswered, after or before rotating."""
-        self._fault(True, None, None, None, times, rotated=rotated)
+        self._fault("token", None, None, None, times, rotated=rotated)
+
+    def fail_revocation(
+        self, status: int, *, headers: Mapping[str, str] | None = None, body: Body = None, times: int = 1
+    ) -> None:
+        """Answer the next `times` revocations with this, and revoke nothing. A mapping goes as JSON."""
+        self._fault("revocation", status, headers, body, times)
+
+    def drop_revocation(self, times: int = 1) -> None:
+        """Close the connection of the next `times` revocations unanswered, and revoke nothing."""
+        self._fault("revocation", None, None, None, times)
 
     def fail_api(
         self,
@@ -168,11 +183,11 @@ class StrictServer:
         path: str | None = None,
     ) -> None:
         """Answer the next `times` API requests (to `path`) with this, whatever their token."""
-        self._fault(False, status, headers, body, times, path)
+        self._fault("api", status, headers, body, times, path)
 
     def drop_api(self, times: int = 1, path: str | None = None) -> None:
         """Close the connection of the next `times` API requests (to `path`) without an answer."""
-        self._fault(False, None, None, None, times, path)
+        self._fault("api", None, None, None, times, path)
 
     # What happened
 
@@ -210,7 +225,7 @@ class StrictServer:
 
     def _fault(
         self,
-        refresh: bool,
+        at: Literal["token", "revocation", "api"],
         status: int | None,
         headers: Mapping[str, str] | None,
         body: Body,
@@ -225,7 +240,7 @@ class StrictServer:
         data = body.encode() if isinstance(body, str) else body or b""
         self._control(
             "fault",
-            refresh=refresh,
+            at=at,
             status=status,
             headers=given,
             body=base64.b64encode(data).decode(),
@@ -259,6 +274,12 @@ class StrictServer:
         if self._process is None:
             raise KeyturnError("the strict server is not running")
         return self._process
+
+
+def _check(settings: Switches) -> None:
+    Settings().changed(settings)
+    if settings.get("client_auth") == "private_key_jwt" and importlib.util.find_spec("joserfc") is None:
+        raise MissingExtra("private_key_jwt needs joserfc: pip install 'keyturn[private-key-jwt]'")
 
 
 def _flags(settings: Mapping[str, object]) -> list[str]:

@@ -9,6 +9,8 @@ from typing import TypedDict
 
 from keyturn.errors import ConfigurationError
 
+CLIENT_AUTH = ("", "none", "client_secret_basic", "client_secret_post", "private_key_jwt")
+
 
 class Switches(TypedDict, total=False):
     """The settings by name, for `StrictServer(...)` and `StrictServer.configure(...)`; see `Settings`."""
@@ -21,6 +23,11 @@ class Switches(TypedDict, total=False):
     retires: bool
     spread: float
     spread_over: int
+    client_auth: str
+    client_id: str
+    client_secret: str
+    client_key: str
+    errors_in_200: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,11 @@ class Settings:
     access tokens before it at once, instead of leaving them to their exp.
     `spread`, `spread_over`: the k-th of `spread_over` 401s from the API is
     answered k * spread / spread_over later.
+
+    `client_auth`: how a client must prove itself at `/token` and `/revoke`,
+    one of CLIENT_AUTH; with "", any client is let by but "unknown". Then
+    `client_id`, `client_secret` and `client_key` (a public JWK, as JSON) are
+    the one client's. `errors_in_200`: `/token` says its errors with a 200.
     """
 
     ttl: float = 60.0
@@ -45,6 +57,11 @@ class Settings:
     retires: bool = False
     spread: float = 0.0
     spread_over: int = 0
+    client_auth: str = ""
+    client_id: str = "tests"
+    client_secret: str = "a secret of the tests"  # noqa: S105 - everybody may know it
+    client_key: str = ""
+    errors_in_200: bool = False
 
     def changed(self, switches: Mapping[str, object]) -> Settings:
         """Return these settings with `switches` applied. Raises ConfigurationError for what is none."""
@@ -55,6 +72,8 @@ class Settings:
             wanted = (int, float) if kinds[name] is float else kinds[name]
             if not isinstance(value, wanted) or (isinstance(value, bool) and kinds[name] is not bool):
                 raise ConfigurationError(f"{name} must be of type {kinds[name].__name__}")
+        if switches.get("client_auth", "") not in CLIENT_AUTH:
+            raise ConfigurationError(f"client_auth must be one of {', '.join(map(repr, CLIENT_AUTH))}")
         return dataclasses.replace(self, **switches)  # type: ignore[arg-type]
 
 
@@ -65,7 +84,9 @@ class Stats:
     A request counts once all of it has arrived. `refreshes`: token requests.
     `rotations`: those that spent a refresh token. `replays`: those answered
     again inside the window. `reuses`: those with a spent token outside it.
-    `renewals`: rotations by API answers (`renews`). `api`: API requests;
+    `renewals`: rotations by API answers (`renews`). `issued`: access tokens
+    for a client itself, by client credentials. `revocations`: requests to
+    the revocation end point. `api`: API requests;
     `answered` with 200, `refused` with 401, both counted when that is
     decided, before any delay. `sessions_live`: sessions not ended.
     `most_refreshes_at_once`: token requests open at the same time.
@@ -77,6 +98,8 @@ class Stats:
     replays: int = 0
     reuses: int = 0
     renewals: int = 0
+    issued: int = 0
+    revocations: int = 0
     api: int = 0
     answered: int = 0
     refused: int = 0

@@ -9,15 +9,17 @@ import time
 from urllib.parse import parse_qs, parse_qsl
 
 from keyturn.testing import control, state
+from keyturn.testing.oauth2 import content_of
 from keyturn.testing.protocol import Answer, Request, json_answer
 from keyturn.testing.records import Settings
 from keyturn.testing.state import Refused, World
 from keyturn.testing.token_endpoints import (
+    REVOCATION,
     SIGN_IN,
     TOKEN,
     cookie,
-    oauth2_content,
     refresh,
+    revoke,
     set_cookies,
     sign_in,
 )
@@ -64,6 +66,8 @@ async def _answer(world: World, request: Request) -> Answer | None:
         return await sign_in(world, request, SIGN_IN[path])
     if path in TOKEN:
         return await refresh(world, request, TOKEN[path])
+    if path == REVOCATION:
+        return await revoke(world, request)
     if path.startswith("/redirect/"):
         return await _redirect(request)
     if path.startswith("/public/"):
@@ -125,7 +129,7 @@ async def _judged(world: World, request: Request, size: int) -> Answer | None:
     content = {**_receipt(request), "subject": known.session.subject, "generation": known.generation}
     headers: list[tuple[str, str]] = []
     if pair is not None and bearer is not None:
-        content["tokens"] = oauth2_content(pair)
+        content["tokens"] = content_of(pair)
         headers = [("X-Access-Token", pair.access), ("X-Refresh-Token", pair.refresh)]
         headers += [("X-Expires-In", str(pair.expires_in))]
     elif pair is not None:

@@ -20,7 +20,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from keyturn.testing.protocol import Answer, Request
 from keyturn.testing.records import Settings, Stats
@@ -64,6 +64,7 @@ class AccessToken:
     serial: int
     generation: int
     csrf: str
+    given_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,9 @@ class World:
     refreshes_open: int = 0
     wave: int = 0
     token_faults: list[Fault] = field(default_factory=list)
+    revocation_faults: list[Fault] = field(default_factory=list)
     api_faults: list[Fault] = field(default_factory=list)
+    assertions: set[str] = field(default_factory=set)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     barrier: Barrier | None = None
     waiters: list[tuple[Mapping[str, int], asyncio.Event]] = field(default_factory=list)
@@ -181,6 +184,27 @@ def refresh(world: World, token: str, *, csrf: str | None = None) -> Pair:
     return _pair(world, session)
 
 
+def issue(world: World, client: str) -> Pair:
+    """Give a client an access token of its own; nobody is handed the refresh token that goes with it."""
+    session = Session(client)
+    _new_refresh_token(world, session)
+    world.count("issued")
+    return _pair(world, session)
+
+
+def give_up(world: World, token: str) -> None:
+    """Revoke a token: with a refresh token goes its session, an access token goes alone (RFC 7009 §2.1)."""
+    known = world.refresh_tokens.get(token)
+    if known is not None:
+        end(world, known.session, "revoked")
+        return
+    try:
+        jti = str(_verified(token, world.key).get("jti"))
+    except Refused:  # any other token is as good as revoked
+        return
+    world.access_tokens[jti] = replace(world.access_tokens[jti], given_up=True)
+
+
 def renew(world: World, session: Session) -> Pair:
     """Give a new pair with an API answer; the old pair is dead from here on."""
     advance(world, session, retire=True)
@@ -205,8 +229,8 @@ def check(world: World, token: str, *, csrf: str | None = None) -> AccessToken:
     if known is None:
         raise Refused("unknown")
     expires = claims["exp"]
-    if known.session.ended:
-        raise Refused(known.session.ended)
+    if known.session.ended or known.given_up:
+        raise Refused(known.session.ended or "revoked")
     if not isinstance(expires, int | float) or time.time() >= expires or known.serial < world.expired_below:
         raise Refused("expired")
     if known.generation < known.session.oldest:
