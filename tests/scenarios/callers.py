@@ -27,7 +27,7 @@ from keyturn.client import grants
 from keyturn.client.carriers import Bearer, Cookies
 from keyturn.testing import Seen, StrictServer
 from tests.kit import CONNECTIONS, Log
-from tests.scenarios.drivers import httpx
+from tests.scenarios.drivers import aiohttp, httpx
 from tests.scenarios.drivers.base import Driver, Got, Sent, Streamed, Watch
 
 T = TypeVar("T")
@@ -88,7 +88,8 @@ class Way:
         return _async_chunks(list(chunks)) if self.is_async else (chunk for chunk in list(chunks))
 
 
-WAYS = [Way(driver, carrier) for driver in httpx.DRIVERS for carrier in driver.carriers]
+DRIVERS = [driver for library in (httpx, aiohttp) for driver in library.DRIVERS]
+WAYS = [Way(driver, carrier) for driver in DRIVERS for carrier in driver.carriers]
 HTTPX = [way for way in WAYS if way.driver.library in {"httpx", "httpx2"}]
 
 
