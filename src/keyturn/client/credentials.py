@@ -11,23 +11,25 @@ import time
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from keyturn.client import events
 from keyturn.client.carriers import Carrier
 from keyturn.client.flight import Clock
 from keyturn.client.grants import Function, Grant, grant_of
-from keyturn.client.origins import Origin, parse_origins, spelled
+from keyturn.client.grants.grant import Revoking
+from keyturn.client.origins import parse_origins
+from keyturn.client.revocation import Revocation
+from keyturn.client.seed import Seed, Seeded
 from keyturn.client.snapshot import Snapshot
-from keyturn.client.state import REPLACED, State
+from keyturn.client.state import REPLACED
 from keyturn.client.token_stores import check_store
+from keyturn.client.traffic import Traffic
 from keyturn.errors import ConfigurationError, CredentialsClosed, SessionEnded
 from keyturn.tokens import Tokens
 
-_MOST_STRAYS = 32
 
-
-class Credentials(State):
+class Credentials(Traffic):
     """One principal's tokens, refreshed once however many callers need them.
 
     All methods may be called from any thread, task, asyncio or trio loop; an
@@ -37,7 +39,11 @@ class Credentials(State):
     Args:
         grant: how a new pair is bought: one of `keyturn.client.grants`, or a
             callable `(tokens, http) -> Tokens`.
-        tokens: the pair to start with; without one, `sign_in` first.
+        tokens: the pair to start with, or a callable without arguments that
+            loads it at the first use: `() -> Tokens | None`, plain (on a thread
+            of keyturn's) or async (on keyturn's loop). Without one, `sign_in`
+            first; a grant that signs in by itself (`ClientCredentials`) needs
+            none.
         origins: where the tokens may go, as in `["https://api.example"]`.
         carrier: how they ride on a request; the grant's own unless given.
         store: where they are kept; `memory://` keeps them in this process.
@@ -56,7 +62,7 @@ class Credentials(State):
         grant: Grant | Function,
         *,
         origins: Iterable[str],
-        tokens: Tokens | None = None,
+        tokens: Tokens | Seed | None = None,
         carrier: Carrier | None = None,
         store: str = "memory://",
         name: str | None = None,
@@ -65,8 +71,10 @@ class Credentials(State):
         clock: Clock = time.time,
     ) -> None:
         check_store(store)
-        if tokens is not None and not isinstance(tokens, Tokens):
-            raise ConfigurationError("tokens must be a keyturn.Tokens(access=…, refresh=…, expires_at=…)")
+        if not isinstance(tokens, Tokens | None) and not callable(tokens):
+            raise ConfigurationError(
+                "tokens must be a keyturn.Tokens(access=…, refresh=…, expires_at=…), or what loads one"
+            )
         if not isinstance(retry_for, timedelta):
             raise ConfigurationError("retry_for must be a datetime.timedelta")
         if carrier is not None and not hasattr(carrier, "attach"):
@@ -74,12 +82,16 @@ class Credentials(State):
                 "carrier must be one of keyturn.client.Bearer and Cookies, or of their shape"
             )
         chosen = grant_of(grant)
-        self.origins: frozenset[Origin] = parse_origins(origins)
-        self._strays: set[str] = set()
+        opening = _opening(chosen, tokens)
+        first = None if opening is None else Snapshot.awaited()
+        if isinstance(tokens, Tokens):
+            first = Snapshot.first(tokens, clock())
+        self.origins, self._strays = parse_origins(origins), set()
         super().__init__(
             chosen,
             chosen.carrier if carrier is None else carrier,
-            tokens,
+            first,
+            opening=opening,
             name=name,
             on_event=on_event,
             patience=retry_for.total_seconds(),
@@ -88,20 +100,16 @@ class Credentials(State):
 
     def __repr__(self) -> str:
         current = self._current
-        state = (
-            "not signed in" if current is None else f"epoch {current.epoch}, generation {current.generation}"
-        )
+        if current is None:
+            state = "not signed in"
+        elif current.is_awaited:
+            state = "not used yet"
+        else:
+            state = f"epoch {current.epoch}, generation {current.generation}"
         return f"<Credentials {self.name or ''}{' ' if self.name else ''}{self._grant!r}, {state}>"
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("Credentials cannot be pickled: create them in the process that uses them")
-
-    def strayed(self, destination: str) -> None:
-        """Warn, once an origin, of a request without tokens: a wrong `origins` shows in nothing else."""
-        if destination not in self._strays and len(self._strays) < _MOST_STRAYS:
-            self._strays.add(destination)
-            ours = spelled(self.origins)
-            events.logger.warning("keyturn: no token goes to %s: origins=%s", destination, ours)
 
     def get_tokens(self, min_ttl: timedelta | None = None, timeout: float | None = None) -> Snapshot:
         """Return tokens that live for at least `min_ttl` more, after one refresh if need be.
@@ -147,13 +155,31 @@ class Credentials(State):
         """Await what `sign_in` does."""
         self.sign_in(tokens)
 
-    def sign_out(self) -> None:
-        """Forget the tokens. Callers get SessionEnded, reason "signed_out", until the next sign-in."""
-        self.begin_epoch(None, SessionEnded("signed out: sign in again", reason="signed_out"))
+    def sign_out(self, timeout: float | None = None) -> None:
+        """Forget the tokens. Callers get SessionEnded, reason "signed_out", until the next sign-in.
 
-    async def asign_out(self) -> None:
+        A grant with a `revoke_url` also tells the server (RFC 7009), which is
+        waited for, by default as long as it can take; a failure is logged and
+        changes nothing here.
+        """
+        revocation = self._signing_out()
+        if revocation is not None:
+            revocation.settle(timeout)
+
+    async def asign_out(self, timeout: float | None = None) -> None:
         """Await what `sign_out` does."""
-        self.sign_out()
+        revocation = self._signing_out()
+        if revocation is not None:
+            await revocation.settle_async(timeout)
+
+    def _signing_out(self) -> Revocation | None:
+        old, flight = self.begin_epoch(None, SessionEnded("signed out: sign in again", reason="signed_out"))
+        grant: object = self._grant
+        if not isinstance(grant, Revoking) or not grant.revokes or (old is None and flight is None):
+            return None
+        revocation = Revocation(grant, old, flight, name=self.name, timeout=self._grant.timeout)
+        revocation.take_off()
+        return revocation
 
     async def aadopt(self, tokens: Tokens, carried: Snapshot) -> bool:
         """Await what `adopt` does."""
@@ -191,3 +217,12 @@ class Credentials(State):
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self.aclose()
+
+
+def _opening(grant: Grant, tokens: object) -> Grant | None:
+    """Return the grant of the first flight, where credentials begin without tokens."""
+    if isinstance(tokens, Tokens):
+        return None
+    if tokens is not None:
+        return Seeded(grant, cast(Seed, tokens))
+    return grant if getattr(grant, "signs_in", False) else None

@@ -9,6 +9,9 @@ own; who waits for it holds a ticket and may leave at any time.
                    and there will be others, or it has landed; who holds a token
                    that is still valid waits no longer
 
+It is told by two events, one when it takes off and one when it lands, both in
+its own context.
+
 Retries. What was not sent, and a 429 or 503, is tried again with jittered
 back-off, `Retry-After` honoured, as long as the patience lasts. After an
 ambiguous outcome the same token is sent again only if the grant does not
@@ -20,17 +23,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterable
-from typing import TypedDict, cast
+from typing import Protocol, TypedDict, cast
 
-from keyturn.client import loop, schedule
+from keyturn.client import events, loop, schedule
 from keyturn.client.gate import Gate
 from keyturn.client.grants import Grant, Wire
 from keyturn.client.grants.answers import failure
+from keyturn.client.seed import Seeded
 from keyturn.client.snapshot import Snapshot
-from keyturn.errors import KeyturnError, OutcomeUnknown, RefreshUnavailable
+from keyturn.errors import KeyturnError, OutcomeUnknown, RefreshUnavailable, SessionEnded
 from keyturn.tokens import Tokens
 
 Outcome = Snapshot | KeyturnError
@@ -39,6 +44,7 @@ Outcome = Snapshot | KeyturnError
 class Figures(TypedDict):
     """What the events tell of a flight; `duration` is in seconds."""
 
+    flight: int
     waiters: int
     duration: float
     attempts: int
@@ -46,10 +52,19 @@ class Figures(TypedDict):
 
 Clock = Callable[[], float]
 
+
+class Announce(Protocol):
+    """How a flight, and who waits for it, tell what happens to `snapshot`: `State.announce`."""
+
+    def __call__(self, kind: type[events.Event], snapshot: Snapshot, **facts: object) -> None: ...
+
+
 # Whose flights the running code is part of: what would wait for one of these waits for itself.
 aboard: contextvars.ContextVar[frozenset[Flight]] = contextvars.ContextVar(
     "keyturn_aboard", default=frozenset()
 )
+
+_numbers = itertools.count(1)
 
 _WINDOW_MARGIN = 0.1  # of the replay window, at most a second: a retry must also arrive inside it
 
@@ -67,11 +82,14 @@ class Flight:
         wait: float,
         needed: Callable[[], bool],
         land: Callable[[Flight, Tokens | KeyturnError | None], None],
+        announce: Announce,
         clear: Iterable[Gate],
     ) -> None:
-        self.carried = carried
+        self.number = next(_numbers)
+        self.carried, self.announce = carried, announce
         self.landed, self.stalled = Gate(), Gate()
         self.outcome: Outcome | None = None
+        self.brought: Tokens | None = None
         self._over = Gate()
         self._attempts = 0
         self._started = time.monotonic()
@@ -96,6 +114,7 @@ class Flight:
     def figures(self) -> Figures:
         """Return what the events tell of a flight."""
         return {
+            "flight": self.number,
             "waiters": self.landed.waiters + self.stalled.waiters,
             "duration": time.monotonic() - self._started,
             "attempts": self._attempts,
@@ -107,13 +126,27 @@ class Flight:
         self.landed.open()
         self.stalled.open()
 
+    def announce_landing(self, result: Tokens | KeyturnError | None) -> None:
+        """Tell how it ended; `result` is what the exchange came to, the outcome what became of that."""
+        outcome, grant = self.outcome, self._grant
+        if isinstance(grant, Seeded) and grant.is_answered_by(result):
+            self.announce(events.Loaded, self.carried, found=isinstance(result, Tokens), **self.figures())
+        elif isinstance(outcome, Snapshot):
+            kind: type[events.Landing] = events.Refreshed if isinstance(result, Tokens) else events.Overtaken
+            self.announce(kind, outcome, **self.figures())
+        elif outcome is not result:
+            self.announce(events.Overtaken, self.carried, **self.figures())
+        else:
+            kind = events.Ended if isinstance(outcome, SessionEnded) else events.Failed
+            self.announce(kind, self.carried, cause=outcome, **self.figures())
+
     def settle(self, timeout: float | None = None) -> bool:
         """Wait for what is sent, by default as long as that can take; what is not sent is given up at once.
 
         Tell whether nothing is left in the air.
         """
         loop.call(self._give_up_unless_sent)
-        return self._over.wait(self._longest if timeout is None else timeout)
+        return self._over.wait(self.longest if timeout is None else timeout)
 
     def give_way(self) -> Gate:
         """Give up what is not sent; return the gate that opens when nothing is left in the air."""
@@ -123,10 +156,11 @@ class Flight:
     async def settle_async(self, timeout: float | None = None) -> bool:
         """Await what `settle` does."""
         loop.call(self._give_up_unless_sent)
-        return await self._over.wait_async(self._longest if timeout is None else timeout)
+        return await self._over.wait_async(self.longest if timeout is None else timeout)
 
     @property
-    def _longest(self) -> float:
+    def longest(self) -> float:
+        """Return how many seconds an exchange, once sent, can take."""
         return self._grant.timeout + self._grant.replay_window
 
     def _give_up_unless_sent(self) -> None:
@@ -137,11 +171,12 @@ class Flight:
 
     async def _fly(self) -> None:
         self._task = task = cast("asyncio.Task[None]", asyncio.current_task())
+        self.announce(events.Refreshing, self.carried, flight=self.number)
         if self._given_up:  # before it began
             task.cancel()
         result: Tokens | KeyturnError | None
         try:
-            result = await self._buy()
+            result = self.brought = await self._buy()
         except asyncio.CancelledError:
             result = RefreshUnavailable(
                 "the refresh was given up before it was sent", attempts=self._attempts

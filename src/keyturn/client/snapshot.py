@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from dataclasses import dataclass
@@ -28,6 +29,17 @@ class Snapshot(Tokens):
     def first(cls, tokens: Tokens, now: float) -> Self:
         """Return the snapshot that a sign-in starts its epoch with."""
         return cls._of(tokens, secrets.token_hex(8), 0, now)
+
+    @classmethod
+    def awaited(cls) -> Self:
+        """Return what stands in for tokens that the first use will bring; no request ever carries it."""
+        never = schedule.Plan(-math.inf, -math.inf, -math.inf)
+        return cls("-", None, 0.0, 0.0, epoch=secrets.token_hex(8), generation=-1, plan=never)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Tell whether this only stands in for tokens to come."""
+        return self.generation < 0
 
     def next(self, tokens: Tokens, now: float) -> Self:
         """Return the snapshot that follows this one within the epoch."""

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from types import TracebackType
 
-from keyturn.client import loop
-from keyturn.client.flight import Clock, Flight
+from keyturn.client import events, loop
+from keyturn.client.flight import Clock, Flight, Outcome
 from keyturn.client.gate import Gate
 from keyturn.client.snapshot import Snapshot
-from keyturn.errors import ConfigurationError, ReentrantRefresh, RefreshTimeout, SessionEnded
+from keyturn.errors import (
+    ConfigurationError,
+    KeyturnError,
+    ReentrantRefresh,
+    RefreshTimeout,
+    SessionEnded,
+)
 
 
 class Ticket:
@@ -16,7 +23,8 @@ class Ticket:
 
     A caller whose own snapshot has not expired and was not refused goes on
     with it when the flight stalls, fails, or takes longer than he can wait;
-    only the end of the session is told to everyone.
+    only the end of the session is told to everyone. A wait is told by two
+    events, one when it begins and one when it is over.
     """
 
     __slots__ = ("_clock", "_flight", "_refused", "_snapshot")
@@ -39,9 +47,38 @@ class Ticket:
 
     def redeem(self) -> Snapshot:
         """Return the snapshot to go with. Raises what the flight ended with, or RefreshTimeout."""
-        if self._flight is None:
-            return self._snapshot
-        outcome = self._flight.outcome
+        flight = self._flight
+        return self._snapshot if flight is None else self._redeemed(flight.outcome)
+
+    def wait(self, timeout: float | None = None) -> Snapshot:
+        """Block until redeemable, at most `timeout` seconds, and redeem."""
+        ends = _ends(timeout)
+        flight = self._flight
+        if flight is None or self.gate is None:
+            return self.redeem()
+        if loop.is_current():
+            raise ReentrantRefresh(
+                "keyturn's own thread cannot wait for a refresh; call from a thread of yours"
+            )
+        with _Wait(flight, self._snapshot) as wait:
+            while (gate := self.gate) is not None:
+                if not gate.wait(_left(ends)):
+                    break
+            return self._redeemed(wait.over())
+
+    async def wait_async(self, timeout: float | None = None) -> Snapshot:
+        """Suspend until redeemable, at most `timeout` seconds, and redeem."""
+        ends = _ends(timeout)
+        flight = self._flight
+        if flight is None or self.gate is None:
+            return self.redeem()
+        with _Wait(flight, self._snapshot) as wait:
+            while (gate := self.gate) is not None:
+                if not await gate.wait_async(_left(ends)):
+                    break
+            return self._redeemed(wait.over())
+
+    def _redeemed(self, outcome: Outcome | None) -> Snapshot:
         if isinstance(outcome, Snapshot):
             return outcome
         if self._usable() and not isinstance(outcome, SessionEnded):
@@ -52,28 +89,49 @@ class Ticket:
             )
         raise outcome.again()
 
-    def wait(self, timeout: float | None = None) -> Snapshot:
-        """Block until redeemable, at most `timeout` seconds, and redeem."""
-        if self.gate is not None and loop.is_current():
-            raise ReentrantRefresh(
-                "keyturn's own thread cannot wait for a refresh; call from a thread of yours"
-            )
-        ends = _ends(timeout)
-        while (gate := self.gate) is not None:
-            if not gate.wait(_left(ends)):
-                break
-        return self.redeem()
-
-    async def wait_async(self, timeout: float | None = None) -> Snapshot:
-        """Suspend until redeemable, at most `timeout` seconds, and redeem."""
-        ends = _ends(timeout)
-        while (gate := self.gate) is not None:
-            if not await gate.wait_async(_left(ends)):
-                break
-        return self.redeem()
-
     def _usable(self) -> bool:
         return not self._refused and self._snapshot.left(self._clock()) > 0
+
+
+class _Wait:
+    """Tell of one caller's wait: that it begins, and what came of it."""
+
+    __slots__ = ("_began", "_flight", "_outcome", "_snapshot")
+
+    def __init__(self, flight: Flight, snapshot: Snapshot) -> None:
+        self._flight, self._snapshot = flight, snapshot
+        self._outcome: Outcome | None = None
+        self._began = time.monotonic()
+
+    def over(self) -> Outcome | None:
+        """Return the outcome of the flight as this caller finds it when his wait is over."""
+        self._outcome = self._flight.outcome
+        return self._outcome
+
+    def __enter__(self) -> _Wait:
+        self._flight.announce(events.Waiting, self._snapshot, flight=self._flight.number)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        result, cause = self._result(error)
+        self._flight.announce(
+            events.Waited,
+            self._snapshot,
+            flight=self._flight.number,
+            duration=time.monotonic() - self._began,
+            result=result,
+            cause=cause,
+        )
+
+    def _result(self, error: BaseException | None) -> tuple[events.Result, KeyturnError | None]:
+        if error is None:
+            outcome = self._outcome
+            return ("renewed", None) if isinstance(outcome, Snapshot) else ("kept", outcome)
+        if isinstance(error, RefreshTimeout):
+            return "timed_out", error
+        return ("failed", error) if isinstance(error, KeyturnError) else ("cancelled", None)
 
 
 def _ends(timeout: float | None) -> float | None:

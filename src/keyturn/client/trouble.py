@@ -38,6 +38,10 @@ class Trouble:
         """Tell whether a failure is so recent that whoever can do without a refresh should."""
         return now < self._quiet_until
 
+    def is_over(self, now: float) -> bool:
+        """Tell whether there is nothing to remember: no unknown outcome, nobody to be left alone."""
+        return self.unknown is None and now >= self._quiet_until and now >= self._not_before
+
     def obstacle(self, now: float, patience: float) -> KeyturnError | None:
         """Return what a refresh would end with if it were tried now, None where it is worth trying."""
         if self.unknown is not None:

@@ -33,6 +33,7 @@ class ClientCredentials(TokenEndPoint):
     """
 
     needs_refresh_token = False
+    signs_in = True
 
     def __init__(
         self,

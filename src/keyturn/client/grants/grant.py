@@ -57,7 +57,8 @@ class Grant(Protocol):
     in seconds; `carrier` is how these tokens ride on a request unless the
     credentials say otherwise; `needs_refresh_token` whether there is no
     exchange without one. One exchange runs at a time. A grant that can tell
-    its server of a sign-out is a `Revoking` one, too.
+    its server of a sign-out is a `Revoking` one, too; one whose first exchange
+    needs no sign-in before it, and no tokens, says so by `signs_in = True`.
     """
 
     rotates: bool
