@@ -96,7 +96,7 @@ def test_four_loops_trio_and_threads_share_the_one_refresh_of_an_expired_token(
     assert crowd.result(WITHIN) == [200] * CROWD
     stats = strict_server.stats
     assert (stats.refreshes, stats.answered, stats.refused) == (1, CROWD, 0)
-    until(lambda: len(log.events) > 0)
+    until(lambda: bool(log.of(events.Refreshed)))
     (refreshed,) = log.of(events.Refreshed)
     assert refreshed.waiters == CROWD
 

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 import keyturn
+from keyturn.client import events
 from keyturn.errors import RefreshTimeout
 from keyturn.testing import StrictServer
 from tests.kit import HOSTS, Host, Log, Statuses, credentials_for, run_in_loop
@@ -319,6 +320,6 @@ def test_the_callback_hears_of_a_refresh_that_nobody_waited_for(
         credentials.get_tokens(timeout=0.0)
     reached(strict_server, stage)
     strict_server.release()
-    until(lambda: len(log.events) == 1)
-    assert [type(event).__name__ for event in log.events] == ["Refreshed"]
+    until(lambda: bool(log.of(events.Landing)))
+    assert [type(event) for event in log.of(events.Landing)] == [events.Refreshed]
     check_one_refresh(strict_server, credentials)

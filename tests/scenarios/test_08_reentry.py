@@ -232,7 +232,9 @@ def test_a_callback_that_blocks_on_another_refresh_is_told_so(
     others = credentials_for(other_server, other_server.sign_in(ttl=-1.0))
     told: list[BaseException] = []
 
-    def block(_: events.Event) -> None:
+    def block(event: events.Event) -> None:
+        if not isinstance(event, events.Refreshed):
+            return
         for wait in (others.get_tokens, others.close):
             try:
                 wait()
@@ -255,9 +257,10 @@ def test_a_callback_that_blocks_on_its_own_credentials_gets_what_the_flight_brou
     got: list[int] = []
     told = threading.Event()
 
-    def look(_: events.Event) -> None:
-        got.append(mine[0].get_tokens().generation)
-        told.set()
+    def look(event: events.Event) -> None:
+        if isinstance(event, events.Refreshed):
+            got.append(mine[0].get_tokens().generation)
+            told.set()
 
     mine.append(credentials_for(strict_server, strict_server.sign_in(ttl=-1.0), on_event=look))
     assert mine[0].get_tokens(timeout=WITHIN).generation == 1
@@ -269,15 +272,32 @@ def test_a_callback_may_close_the_credentials_that_it_is_told_of(strict_server: 
     mine: list[keyturn.Credentials] = []
     told = threading.Event()
 
-    def close(_: events.Event) -> None:
-        mine[0].close()
-        told.set()
+    def close(event: events.Event) -> None:
+        if isinstance(event, events.Refreshed):
+            mine[0].close()
+            told.set()
 
     mine.append(credentials_for(strict_server, strict_server.sign_in(ttl=-1.0), on_event=close))
     assert mine[0].get_tokens(timeout=WITHIN).generation == 1
     assert told.wait(WITHIN)
     with pytest.raises(keyturn.KeyturnError):
         mine[0].get_tokens()
+
+
+def test_a_callback_that_waits_on_the_thread_of_a_caller_is_not_told_of_its_own_wait(
+    strict_server: StrictServer,
+) -> None:
+    mine: list[keyturn.Credentials] = []
+    log, got = Log(), list[int]()
+
+    def wait(event: events.Event) -> None:
+        log(event)
+        if isinstance(event, events.Waiting):
+            got.append(mine[0].get_tokens(timeout=WITHIN).generation)
+
+    mine.append(credentials_for(strict_server, strict_server.sign_in(ttl=-1.0), on_event=wait))
+    assert mine[0].get_tokens(timeout=WITHIN).generation == 1
+    assert (got, len(log.of(events.Waiting)), len(log.of(events.Waited))) == ([1], 1, 1)
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=str)

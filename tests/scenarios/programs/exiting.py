@@ -13,12 +13,18 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from keyturn.client import events
 from keyturn.errors import RefreshTimeout
 from tests.scenarios.programs import after_keyturn, credentials, given, outcome, say, told
 
-mine = credentials(
-    url=given.get("token_url", given["url"]), on_event=lambda event: say(f"event: {type(event).__name__}")
-)
+
+def landed(event: events.Event) -> None:
+    """Say how a flight ended."""
+    if isinstance(event, events.Landing):
+        say(f"event: {type(event).__name__}")
+
+
+mine = credentials(url=given.get("token_url", given["url"]), on_event=landed)
 
 
 def look_up(*_: object, **__: object) -> Any:
