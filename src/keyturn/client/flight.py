@@ -33,6 +33,7 @@ from keyturn.client import events, loop, schedule
 from keyturn.client.gate import Gate
 from keyturn.client.grants import Grant, Wire
 from keyturn.client.grants.answers import failure
+from keyturn.client.seed import Seeded
 from keyturn.client.snapshot import Snapshot
 from keyturn.errors import KeyturnError, OutcomeUnknown, RefreshUnavailable, SessionEnded
 from keyturn.tokens import Tokens
@@ -88,6 +89,7 @@ class Flight:
         self.carried, self.announce = carried, announce
         self.landed, self.stalled = Gate(), Gate()
         self.outcome: Outcome | None = None
+        self.brought: Tokens | None = None
         self._over = Gate()
         self._attempts = 0
         self._started = time.monotonic()
@@ -126,8 +128,10 @@ class Flight:
 
     def announce_landing(self, result: Tokens | KeyturnError | None) -> None:
         """Tell how it ended; `result` is what the exchange came to, the outcome what became of that."""
-        outcome = self.outcome
-        if isinstance(outcome, Snapshot):
+        outcome, grant = self.outcome, self._grant
+        if isinstance(grant, Seeded) and grant.is_answered_by(result):
+            self.announce(events.Loaded, self.carried, found=isinstance(result, Tokens), **self.figures())
+        elif isinstance(outcome, Snapshot):
             kind: type[events.Landing] = events.Refreshed if isinstance(result, Tokens) else events.Overtaken
             self.announce(kind, outcome, **self.figures())
         elif outcome is not result:
@@ -142,7 +146,7 @@ class Flight:
         Tell whether nothing is left in the air.
         """
         loop.call(self._give_up_unless_sent)
-        return self._over.wait(self._longest if timeout is None else timeout)
+        return self._over.wait(self.longest if timeout is None else timeout)
 
     def give_way(self) -> Gate:
         """Give up what is not sent; return the gate that opens when nothing is left in the air."""
@@ -152,10 +156,11 @@ class Flight:
     async def settle_async(self, timeout: float | None = None) -> bool:
         """Await what `settle` does."""
         loop.call(self._give_up_unless_sent)
-        return await self._over.wait_async(self._longest if timeout is None else timeout)
+        return await self._over.wait_async(self.longest if timeout is None else timeout)
 
     @property
-    def _longest(self) -> float:
+    def longest(self) -> float:
+        """Return how many seconds an exchange, once sent, can take."""
         return self._grant.timeout + self._grant.replay_window
 
     def _give_up_unless_sent(self) -> None:
@@ -171,7 +176,7 @@ class Flight:
             task.cancel()
         result: Tokens | KeyturnError | None
         try:
-            result = await self._buy()
+            result = self.brought = await self._buy()
         except asyncio.CancelledError:
             result = RefreshUnavailable(
                 "the refresh was given up before it was sent", attempts=self._attempts

@@ -15,7 +15,7 @@ from keyturn.client import events, loop
 from keyturn.client.carriers import Carrier
 from keyturn.client.departures import Departures
 from keyturn.client.flight import Clock, Flight, aboard
-from keyturn.client.gate import Gate, Patience, Turnstile
+from keyturn.client.gate import Gate, Turnstile
 from keyturn.client.grants import Grant
 from keyturn.client.schedule import Zone
 from keyturn.client.snapshot import Snapshot
@@ -36,14 +36,15 @@ REPLACED = "somebody signed in anew while this request was on its way"
 
 
 class State:
-    """The base of `Credentials`: its data, its rules, and what adapters ask of it."""
+    """The base of `Credentials`: its data and its rules."""
 
     def __init__(
         self,
         grant: Grant,
         carrier: Carrier,
-        tokens: Tokens | None,
+        first: Snapshot | None,
         *,
+        opening: Grant | None,
         name: str | None,
         on_event: events.Callback | None,
         patience: float,
@@ -52,7 +53,7 @@ class State:
         self.carrier = carrier
         self.name = name
         self._grant, self._on_event, self._patience, self._clock = grant, on_event, patience, clock
-        self._current: Snapshot | None = None if tokens is None else Snapshot.first(tokens, clock())
+        self._current, self._opening = first, opening
         self._refused: Snapshot | None = None
         self._absence: KeyturnError = NotSignedIn(
             "there are no tokens yet: log in with a client of its own, then sign_in(grant.read(response))"
@@ -64,8 +65,17 @@ class State:
 
     @property
     def tokens(self) -> Snapshot | None:
-        """The current tokens as they are, however old; None when signed out. No I/O, no waiting."""
-        return self._current
+        """The current tokens as they are, however old; None without any. No I/O, no waiting."""
+        current = self._current
+        return None if current is None or current.is_awaited else current
+
+    @property
+    def is_expendable(self) -> bool:
+        """Tell whether nothing would be lost with these credentials: no tokens, no end, no flight."""
+        with self._lock:
+            current = self._current
+            empty = type(self._absence) is NotSignedIn if current is None else current.is_awaited
+            return empty and self._flight is None and self._trouble.is_over(self._clock())
 
     def fresh(self) -> Snapshot | None:
         """Return the current snapshot if it needs no thought; None if a ticket is needed."""
@@ -85,7 +95,7 @@ class State:
         now, needed = self._clock(), 0.0 if min_ttl is None else min_ttl.total_seconds()
         with self._lock:
             current = self._signed_in()
-            if current.generation and current.lifetime is not None and current.lifetime <= needed:
+            if current.generation > 0 and current.lifetime is not None and current.lifetime <= needed:
                 needed = 0.0  # this server grants no more
             zone = current.plan.zone(now, needed)
             if self.carrier.renews and zone is not Zone.MANDATORY:  # the answer brings a new pair by itself
@@ -117,28 +127,6 @@ class State:
             self._refused = current
             return Ticket(current, self._flight_for(current, now), self._clock, refused=True)
 
-    def depart(self, snapshot: Snapshot) -> bool:
-        """Note that a request leaves with these tokens, unless a refresh is about to spend them; tell which.
-
-        Either waits for the other, never beside it: where every answer
-        carries a new pair, whichever is later would show up with a spent one.
-        """
-        with self._lock:
-            flight = self._flight
-            if flight is not None and flight.carried is snapshot and not flight.stalled.is_open:
-                return False
-            self.departures.depart(snapshot)
-        return True
-
-    def on_their_way(self, snapshot: Snapshot) -> Patience | None:
-        """Return the wait for the requests that left with these tokens; None once there are newer ones."""
-        with self._lock:
-            current = self._current
-            if current is None or current.epoch != snapshot.epoch or current.generation > snapshot.generation:
-                return None
-            gate = self.departures.cleared(snapshot)
-        return None if gate is None else Patience(gate, self._grant.timeout)
-
     def adopt(self, tokens: Tokens, carried: Snapshot) -> bool:
         """Take over a newer pair that came with the answer to a request that carried `carried`.
 
@@ -162,10 +150,6 @@ class State:
         """Return the newest tokens of the sign-in that `snapshot` is of. Raises what has become of it."""
         with self._lock:
             return self._current_of(snapshot)
-
-    def replayed(self, snapshot: Snapshot, replays: int) -> None:
-        """Announce that a refused request is sent again with `snapshot`."""
-        self.announce(events.Replayed, snapshot, replays=replays)
 
     def reset_after_fork(self) -> None:
         """Start anew in a forked child: the flight in the air is the parent's, as is the refresh token."""
@@ -194,11 +178,11 @@ class State:
 
     def _obstacle(self, now: float, current: Snapshot) -> KeyturnError | None:
         """Return why no refresh can be started or joined, None where one can."""
-        if self._forked:
+        if self._forked and self._grant.rotates:
             return RefreshAfterFork(
                 "these credentials were forked and live in memory: they cannot refresh here"
             )
-        if self._grant.needs_refresh_token and current.refresh is None:
+        if self._grant.needs_refresh_token and current.refresh is None and not current.is_awaited:
             return NotSignedIn("there is no refresh token: sign in again")
         if self._closing and (self._flight is None or self._flight.carried is not current):
             return CredentialsClosed("these credentials are being closed")
@@ -221,7 +205,7 @@ class State:
 
     def _take_off(self, current: Snapshot, now: float, behind: Gate | None = None) -> Flight:
         flight = Flight(
-            self._grant,
+            self._opening if current.is_awaited and self._opening is not None else self._grant,
             current,
             clock=self._clock,
             patience=self._patience,
@@ -263,17 +247,22 @@ class State:
         if isinstance(result, SessionEnded):
             result.epoch = carried.epoch
             self._current, self._absence = None, result
-        else:
+        elif not isinstance(result, NotSignedIn):
             self._trouble.note(result, self._clock())
         return result
 
-    def begin_epoch(self, first: Snapshot | None, absence: KeyturnError) -> None:
-        """Swap everything for `first`, or for nothing; `absence` is what whoever waited is told."""
+    def begin_epoch(
+        self, first: Snapshot | None, absence: KeyturnError
+    ) -> tuple[Snapshot | None, Flight | None]:
+        """Swap everything for `first`, or for nothing; `absence` is what whoever waited is told.
+
+        Return the tokens that were, and the flight that was renewing them.
+        """
         with self._lock:
             if isinstance(self._absence, CredentialsClosed):
                 if first is not None:
                     raise self._absence.again()
-                return
+                return None, None
             old, self._current, self._absence = self._current, first, absence
             flight, self._flight = self._flight, None
             self._forked = self._forked and first is None
@@ -282,10 +271,12 @@ class State:
             if isinstance(absence, SessionEnded) and old is not None:
                 absence.epoch = old.epoch
             flight.arrive(absence)
+        old = None if old is None or old.is_awaited else old
         if first is not None:
             self.announce(events.SignedIn, first)
         elif old is not None and isinstance(absence, SessionEnded):
             self.announce(events.SignedOut, old)
+        return old, flight
 
     def closing(self, *, blocking: bool) -> Flight | None:
         """Return the flight to wait for, the last one. Raises ReentrantRefresh where nobody may wait."""
