@@ -77,7 +77,14 @@ def sync_http(make: Factory) -> Callable[[], httpx2.Client]:
 HOUSE = {"access": "customResult.accessToken", "refresh": "customResult.refreshToken"}
 GRANTS: dict[str, Callable[[Factory], grants.Grant]] = {
     "oauth2": lambda http: grants.OAuth2(URL, client_id="app", client_secret="word", http=http),
+    "post": lambda http: grants.OAuth2(
+        URL, client_id="app", client_secret="word", client_auth="client_secret_post", http=http
+    ),
+    "client credentials": lambda http: grants.ClientCredentials(
+        URL, client_id="app", client_secret="word", http=http
+    ),
     "json": lambda http: grants.JSON(URL, http=http),
+    "bearer": lambda http: grants.BearerRefresh(URL, http=http),
     "house": lambda http: grants.JSON(
         URL,
         send="refreshToken",
@@ -130,12 +137,23 @@ NEW_HOUSE = {"success": True, "customResult": {"accessToken": "new", "refreshTok
 OVER = {"error": "invalid_grant", "error_description": "the refresh token is spent"}
 CLIENT = {"error": "invalid_client"}
 
+HTTP_GRANTS = [kind for kind in GRANTS if not kind.endswith("function")]
+
 TABLE: list[tuple[str, int, object, type[object]]] = [
     # a new pair, to be read
     ("oauth2", 200, NEW, Tokens),
     ("oauth2", 201, NEW, Tokens),
     ("oauth2", 200, {"access_token": "new"}, Tokens),
     ("json", 200, NEW, Tokens),
+    ("bearer", 200, NEW, Tokens),
+    ("bearer", 200, {"access_token": "new"}, Tokens),
+    ("client credentials", 200, NEW, Tokens),
+    ("oauth2", 200, NEW | {"error": None}, Tokens),
+    ("oauth2", 200, NEW | {"error": ""}, Tokens),
+    ("oauth2", 200, b"\xef\xbb\xbf" + json.dumps(NEW).encode(), Tokens),
+    ("oauth2", 200, json.dumps(NEW).encode("utf-16"), Tokens),
+    ("oauth2", 200, json.dumps(NEW | {"note": "\u00e9"}, ensure_ascii=False).encode("latin-1"), Tokens),
+    *(("oauth2", 200, NEW | {"token_type": kind}, Tokens) for kind in ("bearer", "BEARER", "bot", None, 7)),
     ("house", 200, NEW_HOUSE, Tokens),
     ("async function", 200, NEW, Tokens),
     ("function", 200, NEW, Tokens),
@@ -155,6 +173,21 @@ TABLE: list[tuple[str, int, object, type[object]]] = [
     ("oauth2", 200, {"access_token": "new", "refresh_token": "a b"}, OutcomeUnknown),
     ("oauth2", 200, {"accessToken": "new"}, OutcomeUnknown),
     ("json", 200, {"access": "new"}, OutcomeUnknown),
+    ("bearer", 200, {"access": "new"}, OutcomeUnknown),
+    ("client credentials", 200, {"refresh_token": "next"}, OutcomeUnknown),
+    # of a type that no bearer header serves; what it cost decides
+    *(("oauth2", 200, NEW | {"token_type": kind}, OutcomeUnknown) for kind in ("mac", "DPoP", "pop")),
+    ("client credentials", 200, NEW | {"token_type": "DPoP"}, RefreshMisconfigured),
+    # an error code in a success says what it is
+    ("oauth2", 200, OVER, SessionEnded),
+    ("json", 200, OVER, SessionEnded),
+    ("bearer", 200, OVER, SessionEnded),
+    ("client credentials", 200, OVER, RefreshMisconfigured),
+    *((kind, 200, CLIENT, RefreshMisconfigured) for kind in HTTP_GRANTS),
+    *((kind, 200, {"error": "server_error"}, OutcomeUnknown) for kind in HTTP_GRANTS),
+    *((kind, 200, {"error": "temporarily_unavailable"}, RefreshUnavailable) for kind in HTTP_GRANTS),
+    ("oauth2", 200, {"error": "a sentence for people"}, OutcomeUnknown),
+    ("oauth2", 200, {"error": {"code": 190}}, OutcomeUnknown),
     ("house", 200, {"success": True}, OutcomeUnknown),
     ("house", 200, {"success": True, "customResult": "new"}, OutcomeUnknown),
     ("cookies", 200, NEW, OutcomeUnknown),
@@ -175,6 +208,9 @@ TABLE: list[tuple[str, int, object, type[object]]] = [
     ("house", 401, None, SessionEnded),
     ("cookies", 401, {"msg": "Token has expired"}, SessionEnded),
     ("cookies", 422, {"msg": "Signature verification failed"}, SessionEnded),
+    ("bearer", 401, {"msg": "Token has expired"}, SessionEnded),
+    ("bearer", 422, {"msg": "Signature verification failed"}, SessionEnded),
+    ("bearer", 400, OVER, SessionEnded),
     ("async function", 400, OVER, SessionEnded),
     ("function", 400, OVER, SessionEnded),
     # any other refusal: the end point refuses us, not the session
@@ -192,6 +228,9 @@ TABLE: list[tuple[str, int, object, type[object]]] = [
     ("oauth2", 400, {"error": "invalid_grants"}, RefreshMisconfigured),
     ("oauth2", 400, ["invalid_grant"], RefreshMisconfigured),
     ("oauth2", 400, b"invalid_grant", RefreshMisconfigured),
+    *(("client credentials", 400, body, RefreshMisconfigured) for body in (OVER, CLIENT, None)),
+    ("client credentials", 401, CLIENT, RefreshMisconfigured),
+    ("bearer", 403, None, RefreshMisconfigured),
     ("json", 400, None, RefreshMisconfigured),
     ("json", 403, None, RefreshMisconfigured),
     ("json", 422, None, RefreshMisconfigured),
@@ -220,6 +259,9 @@ TABLE: list[tuple[str, int, object, type[object]]] = [
     ids=[f"{i}-{kind}-{status}-{meaning.__name__}" for i, (kind, status, _, meaning) in enumerate(TABLE)],
 )
 def test_each_answer_has_one_meaning(kind: str, status: int, body: object, meaning: type[object]) -> None:
+    if kind == "client credentials" and meaning is OutcomeUnknown:
+        meaning = RefreshUnavailable  # there is no token that could be spent
+
     result = outcome(kind, answered(status, body))
 
     assert isinstance(result, meaning), result
@@ -243,7 +285,7 @@ def test_a_redirect_is_never_followed_with_a_refresh_token(
     assert urls == [URL]
 
 
-@pytest.mark.parametrize("kind", ["oauth2", "json", "cookies"])
+@pytest.mark.parametrize("kind", HTTP_GRANTS)
 @pytest.mark.parametrize("status", [400, 403])
 @pytest.mark.parametrize(
     ("body", "code"),
@@ -338,6 +380,8 @@ FAILURES: list[tuple[BaseException, type[KeyturnError]]] = [
 def test_each_failure_has_one_meaning_and_strands_nobody(
     kind: str, error: BaseException, meaning: type[KeyturnError]
 ) -> None:
+    if kind == "client credentials" and meaning is OutcomeUnknown:
+        meaning = RefreshUnavailable  # there is no token that could be spent
     if kind == "function" and meaning is RefreshUnavailable:
         meaning = OutcomeUnknown  # nobody sees what it did before: it may have sent something else
 
@@ -404,6 +448,9 @@ NAMES = st.sampled_from(
         "refresh_token",
         "expires_in",
         "error",
+        "error_description",
+        "error_uri",
+        "token_type",
         "success",
         "customResult",
         "accessToken",
@@ -426,6 +473,8 @@ BODIES = st.one_of(
             b"[",
             b"{" * 3000,
             b"\xef\xbb\xbf{}",
+            b'{"access_token": "new", "note": "\xe9"}',
+            b"access_token=new&refresh_token=next&error=",
             b'{"access_token": "\\ud800"}',
             gzip.compress(b"{}"),
         ]
@@ -486,7 +535,15 @@ HEADERS = st.lists(
         ),
         st.tuples(st.just(b"Content-Encoding"), st.sampled_from([b"gzip", b"deflate", b"identity", b"odd"])),
         st.tuples(
-            st.just(b"Content-Type"), st.sampled_from([b"application/json; charset=odd", b"\xff", b""])
+            st.just(b"Content-Type"),
+            st.sampled_from(
+                [
+                    b"application/json; charset=odd",
+                    b"application/x-www-form-urlencoded",
+                    b"\xff",
+                    b"",
+                ]
+            ),
         ),
         st.tuples(
             st.just(b"WWW-Authenticate"),
@@ -514,10 +571,10 @@ def test_whatever_is_answered_the_outcome_is_tokens_or_one_of_four_errors(
     assert isinstance(result, Tokens) or type(result) in MEANINGS, result
     if isinstance(result, Tokens):
         assert 200 <= status < 300
-        assert result.refresh is not None or "function" in kind
+        assert result.refresh is not None or "function" in kind or kind == "client credentials"
 
 
-@pytest.mark.parametrize("kind", ["oauth2", "json", "house", "cookies"])
+@pytest.mark.parametrize("kind", ["oauth2", "json", "bearer", "house", "cookies"])
 @LIBRARIES
 @quick
 @given(status=STATUSES, headers=HEADERS, body=BODIES)

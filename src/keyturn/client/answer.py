@@ -68,7 +68,7 @@ class Answer:
     def json(self) -> Mapping[str, object] | None:
         """Return the JSON object in the body, None where there is none."""
         try:
-            body = json.loads(self.content)
+            body = _loaded(self.content)
         except (ValueError, RecursionError):
             return None
         return body if isinstance(body, dict) else None
@@ -76,6 +76,14 @@ class Answer:
     def cookies(self) -> Mapping[str, str]:
         """Return the cookies that the response sets, by name; an empty value for one that it deletes."""
         return dict(_cookies(self.set_cookies))
+
+
+def _loaded(content: bytes) -> object:
+    """Return the JSON in a body, whatever type and character set its headers claim."""
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError:  # a token is ASCII, in this too
+        return json.loads(content.decode("latin-1"))
 
 
 def set_cookies(headers: Mapping[str, str]) -> tuple[str, ...]:

@@ -43,7 +43,6 @@ Ended = Callable[[int, Mapping[str, object]], bool]
 OVERLOADED = (429, 503)
 
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
-_UNKNOWN = {"refresh": "the token may be spent", "revocation": "the tokens may still be good"}
 
 
 def ended(reply: Reply, detail: str = "") -> SessionEnded:
@@ -115,9 +114,7 @@ def _overloaded(reply: Reply) -> RefreshUnavailable:
 
 
 def _failed(reply: Reply) -> OutcomeUnknown:
-    return OutcomeUnknown(
-        f"the {reply.errand} end point failed ({reply.status}): {_UNKNOWN[reply.errand]}", status=reply.status
-    )
+    return OutcomeUnknown(f"the {reply.errand} end point failed ({reply.status})", status=reply.status)
 
 
 def _refused(reply: Reply) -> RefreshMisconfigured:
