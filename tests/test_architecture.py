@@ -34,7 +34,7 @@ ROOMS = {
         f"keyturn.client.{name}": "client adapters"
         for name in (
             *("httpx", "httpx2", "httpx_call", "httpx_family"),
-            *("requests", "niquests"),
+            *("requests", "niquests", "requests_call", "requests_family"),
             *("aiohttp", "aiohttp_call"),
         )
     },
@@ -64,7 +64,7 @@ LIBRARIES = {
     "root": set[str](),
 }
 # Imported where it is already loaded, or for types alone.
-NEVER_AT_IMPORT = {
+NEVER_AT_IMPORT = {"keyturn.client.gate": {"trio"}, "keyturn.client.native": {"gevent"}}
     "keyturn.client.gate": {"trio"},
     "keyturn.client.grants.private_key_jwt": {"joserfc"},
 }
@@ -219,6 +219,8 @@ def loaded_by(statement: str) -> set[str]:
         ("import keyturn.client.httpx2", EVERYTHING | KEYTURN | {"keyturn.client.httpx"}),
         ("import keyturn.client.httpx", (EVERYTHING | KEYTURN) - {"httpx", "click", "rich"}),
         ("import keyturn.client.aiohttp", (EVERYTHING | KEYTURN) - {"aiohttp"}),
+        ("import keyturn.client.requests", (EVERYTHING | KEYTURN) - {"requests"}),
+        ("import keyturn.client.niquests", (EVERYTHING | KEYTURN) - {"niquests"}),
         ("import keyturn.server", (EVERYTHING | KEYTURN) - CRYPTO - {"keyturn.server"}),
         (
             "import keyturn.server.flask",

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import cycle, islice
-from typing import Any, Literal, Self, TypeVar, cast
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -27,7 +28,7 @@ from keyturn.client import grants
 from keyturn.client.carriers import Bearer, Cookies
 from keyturn.testing import Seen, StrictServer
 from tests.kit import CONNECTIONS, Log
-from tests.scenarios.drivers import aiohttp, httpx
+from tests.scenarios.drivers import aiohttp, httpx, niquests, requests
 from tests.scenarios.drivers.base import Driver, Got, Sent, Streamed, Watch
 
 T = TypeVar("T")
@@ -88,7 +89,7 @@ class Way:
         return _async_chunks(list(chunks)) if self.is_async else (chunk for chunk in list(chunks))
 
 
-DRIVERS = [driver for library in (httpx, aiohttp) for driver in library.DRIVERS]
+DRIVERS = [driver for library in (httpx, aiohttp, requests, niquests) for driver in library.DRIVERS]
 WAYS = [Way(driver, carrier) for driver in DRIVERS for carrier in driver.carriers]
 HTTPX = [way for way in WAYS if way.driver.library in {"httpx", "httpx2"}]
 
@@ -114,28 +115,39 @@ def in_turn(cases: Iterable[str], ways: list[Way], at_once: int = 1) -> list[Par
     return [pytest.param(case, way, id=f"{case}-{way}") for case, way in pairs]
 
 
+class Server(Protocol):
+    """Where requests go."""
+
+    @property
+    def url(self) -> str: ...
+
+
 class Caller:
     """A client whose requests may be started together and are answered in futures.
 
-    `connections` bounds its pool. Where threads must not share a client of
+    `connections` bounds its pool; `http2` names the authority's file for a
+    server that speaks it. Where threads must not share a client of
     the library's, each has one of its own unless they are counted.
     """
 
     def __init__(
         self,
         way: Way,
-        server: StrictServer,
+        server: Server,
         credentials: keyturn.Credentials,
         *,
         connections: int | None = None,
         redirects: bool = False,
         watch: Watch | None = None,
+        http2: Path | None = None,
     ) -> None:
         self._way, self._url, self._credentials = way, server.url, credentials
         count = CONNECTIONS if connections is None else connections
         self._open = partial(
             way.driver.open, credentials, connections=count, redirects=redirects, watch=watch
         )
+        if http2 is not None:
+            self._open = partial(cast(Any, way.driver).open_http2, credentials, http2)
         self._one_each = connections is None and not way.driver.shares
         self._clients: list[Any] = []
         self._of_thread = threading.local()
