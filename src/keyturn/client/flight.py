@@ -83,10 +83,11 @@ class Flight:
         needed: Callable[[], bool],
         land: Callable[[Flight, Tokens | KeyturnError | None], None],
         announce: Announce,
+        heard: Callable[[type[events.Event]], bool],
         clear: Iterable[Gate],
     ) -> None:
         self.number = next(_numbers)
-        self.carried, self.announce = carried, announce
+        self.carried, self.announce, self.heard = carried, announce, heard
         self.landed, self.stalled = Gate(), Gate()
         self.outcome: Outcome | None = None
         self.brought: Tokens | None = None

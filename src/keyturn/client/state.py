@@ -213,6 +213,7 @@ class State:
             needed=lambda: self._current is current,
             land=self._land,
             announce=self.announce,
+            heard=self.heard,
             clear=[gate for gate in (behind, self.departures.cleared(current)) if gate is not None],
         )
         flight.take_off()
@@ -298,8 +299,12 @@ class State:
             current = self._signed_in()
         return self.refusal_ticket(current)
 
+    def heard(self, kind: type[events.Event]) -> bool:
+        """Tell whether anybody listens for events of this kind."""
+        return events.heard(kind, self._on_event)
+
     def announce(self, kind: type[events.Event], snapshot: Snapshot, **facts: object) -> None:
         """Tell what happened to `snapshot`, where anybody listens."""
-        if events.heard(kind, self._on_event):
+        if self.heard(kind):
             event = kind(name=self.name, epoch=snapshot.epoch, generation=snapshot.generation, **facts)
             events.announce(event, self._on_event)

@@ -60,11 +60,11 @@ class Ticket:
             raise ReentrantRefresh(
                 "keyturn's own thread cannot wait for a refresh; call from a thread of yours"
             )
+        if not flight.heard(events.Waiting):
+            return self._redeemed(self._block(flight, ends))
         with _Wait(flight, self._snapshot) as wait:
-            while (gate := self.gate) is not None:
-                if not gate.wait(_left(ends)):
-                    break
-            return self._redeemed(wait.over())
+            wait.outcome = self._block(flight, ends)
+            return self._redeemed(wait.outcome)
 
     async def wait_async(self, timeout: float | None = None) -> Snapshot:
         """Suspend until redeemable, at most `timeout` seconds, and redeem."""
@@ -72,11 +72,25 @@ class Ticket:
         flight = self._flight
         if flight is None or self.gate is None:
             return self.redeem()
+        if not flight.heard(events.Waiting):
+            return self._redeemed(await self._suspend(flight, ends))
         with _Wait(flight, self._snapshot) as wait:
-            while (gate := self.gate) is not None:
-                if not await gate.wait_async(_left(ends)):
-                    break
-            return self._redeemed(wait.over())
+            wait.outcome = await self._suspend(flight, ends)
+            return self._redeemed(wait.outcome)
+
+    def _block(self, flight: Flight, ends: float | None) -> Outcome | None:
+        """Block until redeemable or out of time; return the outcome at that moment."""
+        while (gate := self.gate) is not None:
+            if not gate.wait(_left(ends)):
+                break
+        return flight.outcome
+
+    async def _suspend(self, flight: Flight, ends: float | None) -> Outcome | None:
+        """Await what `_block` does."""
+        while (gate := self.gate) is not None:
+            if not await gate.wait_async(_left(ends)):
+                break
+        return flight.outcome
 
     def _redeemed(self, outcome: Outcome | None) -> Snapshot:
         if isinstance(outcome, Snapshot):
@@ -96,17 +110,12 @@ class Ticket:
 class _Wait:
     """Tell of one caller's wait: that it begins, and what came of it."""
 
-    __slots__ = ("_began", "_flight", "_outcome", "_snapshot")
+    __slots__ = ("_began", "_flight", "_snapshot", "outcome")
 
     def __init__(self, flight: Flight, snapshot: Snapshot) -> None:
         self._flight, self._snapshot = flight, snapshot
-        self._outcome: Outcome | None = None
+        self.outcome: Outcome | None = None  # as this caller finds it when his wait is over
         self._began = time.monotonic()
-
-    def over(self) -> Outcome | None:
-        """Return the outcome of the flight as this caller finds it when his wait is over."""
-        self._outcome = self._flight.outcome
-        return self._outcome
 
     def __enter__(self) -> _Wait:
         self._flight.announce(events.Waiting, self._snapshot, flight=self._flight.number)
@@ -127,7 +136,7 @@ class _Wait:
 
     def _result(self, error: BaseException | None) -> tuple[events.Result, KeyturnError | None]:
         if error is None:
-            outcome = self._outcome
+            outcome = self.outcome
             return ("renewed", None) if isinstance(outcome, Snapshot) else ("kept", outcome)
         if isinstance(error, RefreshTimeout):
             return "timed_out", error
