@@ -71,6 +71,8 @@ class Driver(Protocol):
     `takes` names the kinds of body in tests/scenarios/test_10_bodies.py that
     the library takes beside those that every one does. `shares` is false where
     threads must not share a client, for reasons of the library's own.
+    A driver whose library speaks HTTP/2 has an `open_http2(credentials, ca)`,
+    too, and `shares_http2`, which says the same of such a client.
     """
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import httpx2
@@ -54,6 +55,9 @@ class Sync(_Httpx):
     """A `Client`."""
 
     mode: Literal["sync"] = "sync"
+    shares_http2 = (
+        False  # of 900 requests from 30 threads some 25 end in a protocol error, without keyturn too
+    )
     takes = frozenset(
         {"list", "file", "file-from-the-middle", "file-in-memory", "file-in-memory-from-the-middle"}
         | {"spooled-file", "iterator", "map", "pipe", "read-once"}
@@ -79,6 +83,15 @@ class Sync(_Httpx):
             return lib.Client(auth=adapter.Auth(credentials), **pool, **common)
         return lib.Client(transport=adapter.Transport(credentials, lib.HTTPTransport(**pool)), **common)
 
+    def open_http2(self, credentials: keyturn.Credentials, ca: Path) -> Any:
+        """Return a client for a server that `ca` vouches for."""
+        lib, adapter = self.host.lib, self.host.adapter
+        pool = {"verify": ssl.create_default_context(cafile=ca), "http2": True}
+        common = {"timeout": TIMEOUT, "trust_env": False}
+        if self.adapter == "auth":
+            return lib.Client(auth=adapter.Auth(credentials), **pool, **common)
+        return lib.Client(transport=adapter.Transport(credentials, lib.HTTPTransport(**pool)), **common)
+
     def close(self, client: Any) -> None:
         client.close()
 
@@ -96,6 +109,7 @@ class Async(_Httpx):
     """An `AsyncClient`."""
 
     mode: Literal["async"] = "async"
+    shares_http2 = True
     takes = frozenset({"async-file", "awaited-file"})
     shares = True
 
@@ -110,6 +124,16 @@ class Async(_Httpx):
 
         common: dict[str, Any] = {"timeout": TIMEOUT, "trust_env": False, "follow_redirects": redirects}
         common["event_hooks"] = {"response": [watched]}
+        if self.adapter == "auth":
+            return lib.AsyncClient(auth=adapter.Auth(credentials), **pool, **common)
+        inner = lib.AsyncHTTPTransport(**pool)
+        return lib.AsyncClient(transport=adapter.AsyncTransport(credentials, inner), **common)
+
+    async def open_http2(self, credentials: keyturn.Credentials, ca: Path) -> Any:
+        """Return a client for a server that `ca` vouches for."""
+        lib, adapter = self.host.lib, self.host.adapter
+        pool = {"verify": ssl.create_default_context(cafile=ca), "http2": True}
+        common = {"timeout": TIMEOUT, "trust_env": False}
         if self.adapter == "auth":
             return lib.AsyncClient(auth=adapter.Auth(credentials), **pool, **common)
         inner = lib.AsyncHTTPTransport(**pool)
