@@ -64,8 +64,9 @@ LIBRARIES = {
     "root": set[str](),
 }
 # Imported where it is already loaded, or for types alone.
-NEVER_AT_IMPORT = {"keyturn.client.gate": {"trio"}, "keyturn.client.native": {"gevent"}}
+NEVER_AT_IMPORT = {
     "keyturn.client.gate": {"trio"},
+    "keyturn.client.native": {"gevent"},
     "keyturn.client.grants.private_key_jwt": {"joserfc"},
 }
 
@@ -194,7 +195,7 @@ FRAMEWORKS = {
     "niquests",
 }
 DRIVERS = {"redis", "psycopg", "psycopg2", "asyncpg", "sqlite3"}
-TOOLS = {"click", "rich", "pytest", "hypothesis", "trio", "flask_jwt_extended", "gunicorn"}
+TOOLS = {"click", "rich", "pytest", "hypothesis", "trio", "flask_jwt_extended", "gunicorn", "gevent"}
 CRYPTO = {"joserfc", "cryptography", "jwt"}
 KEYTURN = {"keyturn.server", "keyturn.testing", "keyturn.demo", "keyturn.cli"}
 EVERYTHING = FRAMEWORKS | DRIVERS | TOOLS | CRYPTO

@@ -21,6 +21,7 @@ from keyturn.errors import (
     RefreshMisconfigured,
     RefreshTimeout,
     RefreshUnavailable,
+    RefreshUnsupported,
     SessionEnded,
 )
 from keyturn.tokens import Tokens
@@ -41,6 +42,7 @@ __all__ = [
     "RefreshMisconfigured",
     "RefreshTimeout",
     "RefreshUnavailable",
+    "RefreshUnsupported",
     "SessionEnded",
     "Tokens",
 ]

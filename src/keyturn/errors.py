@@ -13,7 +13,8 @@
     │   ├── OutcomeUnknown              the refresh token was sent and may be spent; nobody knows
     │   ├── RefreshTimeout              this caller's own time ran out; the refresh goes on (a TimeoutError)
     │   ├── ReentrantRefresh            a refresh waits for itself
-    │   └── RefreshAfterFork            credentials that live in memory only, in a forked child
+    │   ├── RefreshAfterFork            credentials that live in memory only, in a forked child
+    │   └── RefreshUnsupported          this interpreter starts no threads, and a refresh runs on one
     ├── NotReplayable                   the request was refused, and its body cannot be sent twice
     ├── CredentialsClosed               used after close()
     │
@@ -188,6 +189,15 @@ class RefreshAfterFork(RefreshError):
 
     Parent and child would spend the same single-use token. Create the
     credentials after the fork, or keep them in a store that both share.
+    """
+
+
+class RefreshUnsupported(RefreshError):
+    """This interpreter cannot refresh: it starts no thread, and a refresh runs on one.
+
+    So it is in a browser (Pyodide) and in an isolated subinterpreter. Tokens
+    that are valid are used there; refresh them elsewhere, and hand them over
+    with `Credentials.sign_in`.
     """
 
 

@@ -2,7 +2,8 @@
 
 A gate opens once. Who waits for it is woken in one go per event loop; a loop
 that has closed in the meantime strands nobody else; a waiter that is
-cancelled or times out leaves without a trace.
+cancelled or times out leaves without a trace. Where gevent has patched
+threads, those who block are greenlets, and are woken in one go per hub.
 
 Turnstile is the lock that is built from gates: one caller at a time, in order
 of arrival, across threads and loops.
@@ -13,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import threading
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from keyturn.client import native
 
 if TYPE_CHECKING:
     import trio
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
 class Gate:
     """A one-shot event. All methods may be called from any thread."""
 
-    __slots__ = ("_lock", "_loops", "_open", "_threads", "_trios", "waiters")
+    __slots__ = ("_lock", "_loops", "_open", "_signals", "_trios", "waiters")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = native.lock()
         self._open = False
-        self._threads: threading.Event | None = None
+        self._signals: dict[object, native.Signal] = {}
         self._loops: dict[asyncio.AbstractEventLoop, dict[asyncio.Future[None], None]] = {}
         self._trios: dict[trio.lowlevel.TrioToken, trio.Event] = {}
         self.waiters = 0
@@ -46,10 +48,10 @@ class Gate:
             if self._open:
                 return
             self._open = True
-            threads, loops, trios = self._threads, self._loops, self._trios
-            self._loops, self._trios = {}, {}
-        if threads is not None:
-            threads.set()
+            signals, loops, trios = self._signals, self._loops, self._trios
+            self._signals, self._loops, self._trios = {}, {}, {}
+        for signal in signals.values():
+            signal.set()
         for loop, futures in loops.items():
             with contextlib.suppress(RuntimeError):  # that loop has closed
                 loop.call_soon_threadsafe(_wake, futures)
@@ -59,15 +61,16 @@ class Gate:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block this thread until the gate opens, at most `timeout` seconds; tell whether it is open."""
+        reached, make = native.signal()
         with self._lock:
             if self._open:
                 return True
-            if self._threads is None:
-                self._threads = threading.Event()
-            threads = self._threads
+            if reached not in self._signals:
+                self._signals[reached] = make()
+            signal = self._signals[reached]
             self.waiters += 1
         try:
-            return threads.wait(timeout)
+            return signal.wait(timeout)
         finally:
             self._leave()
 
@@ -167,7 +170,7 @@ class Turnstile:
     __slots__ = ("_lock", "_queue")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = native.lock()
         self._queue: deque[Gate] = deque()
 
     @property

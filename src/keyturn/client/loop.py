@@ -22,15 +22,16 @@ import contextvars
 import functools
 import logging
 import os
-import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar, cast
 
-from keyturn.errors import RefreshUnavailable
+from keyturn.client import native
+from keyturn.errors import RefreshError, RefreshUnavailable
 
 T = TypeVar("T")
+_LONGEST_END = 5.0  # seconds, which only a callback that blocks can take
 logger = logging.getLogger("keyturn.client")
 
 
@@ -47,12 +48,14 @@ class _Loop(asyncio.SelectorEventLoop):
 
     async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
         """Resolve a name on a daemon thread: a resolver that hangs must not hold the process at exit."""
-        return await on_thread(functools.partial(socket.getaddrinfo, *args, **options), "keyturn-resolver")
+        return await on_thread(functools.partial(native.resolver(), *args, **options), "keyturn-resolver")
 
 
-_guard = threading.Lock()
+_guard = native.lock()
 _loop: _Loop | None = None
 _thread: threading.Thread | None = None
+_thread_ident: int | None = None
+_ended = False
 _in_air: dict[Airborne, asyncio.Task[None] | None] = {}
 _inherited: list[object] = []  # kept alive in a child, so that nothing of the parent's is finalized there
 _reset_in_child: weakref.WeakSet[Forkable] = weakref.WeakSet()
@@ -70,7 +73,7 @@ def launch(
 ) -> None:
     """Run `coroutine()` on keyturn's loop, in `context`, and keep `flight` in the air until it ends.
 
-    Raises RefreshUnavailable where the interpreter no longer starts a thread.
+    Raises RefreshUnsupported or RefreshUnavailable where there is no thread for it.
     """
     loop = _running()
     _in_air[flight] = None
@@ -91,7 +94,7 @@ def call(function: Callable[[], None]) -> None:
 async def on_thread(function: Callable[[], T], name: str) -> T:
     """Run `function()` on a daemon thread called `name`, in the current context; return what it returns.
 
-    Raises what it raises, and RefreshUnavailable where no thread can be started.
+    Raises what it raises, and RefreshUnsupported or RefreshUnavailable where no thread can be started.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
@@ -109,10 +112,7 @@ async def on_thread(function: Callable[[], T], name: str) -> T:
             error = raised
         loop.call_soon_threadsafe(settle, result, error)
 
-    try:
-        threading.Thread(target=run, name=name, daemon=True).start()
-    except RuntimeError as error:
-        raise RefreshUnavailable("no thread can be started for a refresh") from error
+    native.start(run, name)
     result, raised = await outcome
     if raised is not None:
         raise raised
@@ -121,7 +121,7 @@ async def on_thread(function: Callable[[], T], name: str) -> T:
 
 def is_current() -> bool:
     """Tell whether this is keyturn's own thread, where nobody may block."""
-    return _thread is threading.current_thread()
+    return _thread_ident == native.thread_ident()
 
 
 def on_fork(what: Forkable) -> None:
@@ -133,22 +133,23 @@ def _running() -> _Loop:
     global _loop, _thread
     if _loop is None:
         with _guard:
+            if _ended:
+                raise RefreshUnavailable("the interpreter is shutting down: no refresh any more", attempts=0)
             if _loop is None:
-                loop = _Loop()
-                _thread = threading.Thread(target=_run_for_ever, args=(loop,), name="keyturn", daemon=True)
+                loop = _Loop(native.selector())
                 try:
-                    _thread.start()
-                except RuntimeError as error:
+                    _thread = native.start(functools.partial(_run_for_ever, loop), "keyturn")
+                except RefreshError:
                     loop.close()
-                    raise RefreshUnavailable(
-                        "the interpreter is shutting down: no thread for a refresh"
-                    ) from error
+                    raise
                 _loop = loop
     return _loop
 
 
 def _run_for_ever(loop: _Loop) -> None:
-    while True:
+    global _thread_ident
+    _thread_ident = native.thread_ident()
+    while not _ended:
         try:
             loop.run_forever()
         except BaseException:  # asyncio lets SystemExit and KeyboardInterrupt through
@@ -161,13 +162,26 @@ def _settle_at_exit() -> None:
         flight.settle(0.0)  # gives up what is not sent before anything is waited for
     for flight in flights:
         flight.settle()
+    if not native.in_main_interpreter():
+        _end()
+
+
+def _end() -> None:
+    """Stop the loop and its thread: a subinterpreter that ended beside it would abort the process."""
+    global _loop, _ended
+    with _guard:
+        _ended, loop, _loop = True, _loop, None
+    if loop is not None:
+        loop.call_soon_threadsafe(loop.stop)
+    if _thread is not None:
+        _thread.join(_LONGEST_END)
 
 
 def _start_anew_in_child() -> None:
-    global _guard, _loop, _thread, _in_air
+    global _guard, _loop, _thread, _thread_ident, _in_air
     _inherited.append((_loop, _thread, _in_air))
-    _guard = threading.Lock()
-    _loop = _thread = None
+    _guard = native.lock()
+    _loop = _thread = _thread_ident = None
     _in_air = {}
     for what in list(_reset_in_child):
         what.reset_after_fork()
