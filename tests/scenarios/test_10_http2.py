@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,10 +17,20 @@ SPEAKERS = [way for way in WAYS if hasattr(way.driver, "open_http2")]
 COUNT = 30
 
 
+@pytest.fixture(scope="module")
+def fronts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Front]]:
+    with ExitStack() as stack:
+
+        @functools.cache
+        def front_of(url: str) -> Front:
+            return stack.enter_context(Front(url, tmp_path_factory.mktemp("front")))
+
+        yield front_of
+
+
 @pytest.fixture
-def front(strict_server: StrictServer, tmp_path: Path) -> Iterator[Front]:
-    with Front(strict_server.url, tmp_path) as running:
-        yield running
+def front(strict_server: StrictServer, fronts: Callable[[str], Front]) -> Front:
+    return fronts(strict_server.url)
 
 
 @pytest.mark.parametrize("way", SPEAKERS, ids=str)
