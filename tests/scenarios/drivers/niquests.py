@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import niquests
 
 import keyturn
 from keyturn.client.niquests import AsyncAuth, Auth
+from tests.kit import CONNECTIONS
 from tests.scenarios.drivers.base import TIMEOUT, Driver, Got, Sent, Streamed, Watch
 from tests.scenarios.drivers.requests import arguments
 
@@ -17,6 +19,7 @@ class _Niquests:
     adapter = "auth"
     carriers: tuple[Literal["bearer", "cookies"], ...] = ("bearer", "cookies")
     shares = True
+    shares_http2 = True
 
 
 def _opened(kind: Any, auth: object, connections: int, redirects: bool, watch: Watch | None) -> Any:
@@ -43,6 +46,12 @@ class Sync(_Niquests):
     ) -> Any:
         return _opened(niquests.Session, Auth(credentials), connections, redirects, watch)
 
+    def open_http2(self, credentials: keyturn.Credentials, ca: Path) -> Any:
+        """Return a session for a server that `ca` vouches for."""
+        session = _opened(niquests.Session, Auth(credentials), CONNECTIONS, False, None)
+        session.verify = str(ca)
+        return session
+
     def close(self, client: Any) -> None:
         client.close()
 
@@ -67,6 +76,12 @@ class Async(_Niquests):
         self, credentials: keyturn.Credentials, *, connections: int, redirects: bool, watch: Watch | None
     ) -> Any:
         return _opened(niquests.AsyncSession, AsyncAuth(credentials), connections, redirects, watch)
+
+    async def open_http2(self, credentials: keyturn.Credentials, ca: Path) -> Any:
+        """Return a session for a server that `ca` vouches for."""
+        session = _opened(niquests.AsyncSession, AsyncAuth(credentials), CONNECTIONS, False, None)
+        session.verify = str(ca)
+        return session
 
     async def close(self, client: Any) -> None:
         await client.close()
