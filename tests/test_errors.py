@@ -16,8 +16,17 @@ CLASSES = [
     if issubclass(value, errors.KeyturnError) and value.__module__ == errors.__name__
 ]
 SAMPLES: list[errors.KeyturnError] = [
-    errors.SessionEnded("over", reason="refused", epoch="e"),
-    errors.RefreshMisconfigured("no", status=401, error="invalid_client"),
+    errors.SessionEnded(
+        "over",
+        reason="refused",
+        epoch="e",
+        error="invalid_grant",
+        error_description="expired",
+        error_uri="https://e",
+    ),
+    errors.RefreshMisconfigured(
+        "no", status=401, error="invalid_client", error_description="unknown", error_uri="https://e"
+    ),
     errors.RefreshUnavailable("later", status=503, retry_after=2.0, attempts=3),
     errors.NotReplayable("no", method="POST", status=401),
     errors.StoreUnavailable("down", retry_after=5.0),

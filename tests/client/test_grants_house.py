@@ -11,6 +11,7 @@ import pytest
 
 import keyturn
 from keyturn.client import grants
+from keyturn.testing import StrictServer
 
 from .end_point import PAIR, URL, Server, buy, credentials_of
 
@@ -122,3 +123,56 @@ def test_a_fault_of_the_house_is_not_taken_for_the_end_that_its_envelope_spells(
 
     with pytest.raises(keyturn.OutcomeUnknown):
         buy(grant)
+
+
+# BearerRefresh
+
+
+def test_bearer_refresh_posts_the_refresh_token_as_a_header_and_nothing_else() -> None:
+    server = Server()
+
+    pair = buy(grants.BearerRefresh(URL, http=server.http))
+
+    assert server.request.headers["authorization"] == "Bearer old-refresh"
+    assert (server.request.method, server.request.content) == ("POST", b"")
+    assert (pair.access, pair.refresh, pair.lifetime) == ("new-access", "new-refresh", 60)
+
+
+def test_bearer_refresh_reads_dotted_names_and_keeps_the_refresh_token_where_none_is_new() -> None:
+    server = Server(body={"data": {"jwt": "new-access"}})
+
+    pair = buy(grants.BearerRefresh(URL, receive={"access": "data.jwt"}, http=server.http))
+
+    assert (pair.access, pair.refresh) == ("new-access", "old-refresh")
+
+
+@pytest.mark.parametrize("status", [401, 422])
+def test_bearer_refresh_ends_the_session_on_a_401_and_a_422(status: int) -> None:
+    with pytest.raises(keyturn.SessionEnded):
+        buy(grants.BearerRefresh(URL, http=Server(status, {"msg": "Token has expired"}).http))
+
+
+def test_bearer_refresh_ends_the_session_where_the_callable_says_so() -> None:
+    grant = grants.BearerRefresh(
+        URL, ended=lambda status, body: body.get("code") == 7, http=Server(403, {"code": 7}).http
+    )
+
+    with pytest.raises(keyturn.SessionEnded):
+        buy(grant)
+
+
+def test_bearer_refresh_reads_a_login_response_in_the_same_format() -> None:
+    tokens = grants.BearerRefresh(URL).read(httpx2.Response(200, json=PAIR))
+
+    assert (tokens.access, tokens.refresh) == ("new-access", "new-refresh")
+
+
+def test_a_real_server_takes_a_bearer_refresh_and_ends_the_session_on_a_spent_one(
+    strict_server: StrictServer,
+) -> None:
+    grant = grants.BearerRefresh(strict_server.url + "/token/bearer")
+    tokens = strict_server.sign_in()
+
+    assert buy(grant, tokens).refresh != tokens.refresh
+    with pytest.raises(keyturn.SessionEnded):
+        buy(grant, tokens)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import httpx2
 import pytest
 
 import keyturn
 from keyturn.client import grants
+from keyturn.testing import StrictServer
 
 from .end_point import OLD, PAIR, URL, Server, buy, credentials_of, jwt
 
@@ -207,3 +208,112 @@ def test_the_pair_of_a_login_response_is_read() -> None:
     assert (tokens.access, tokens.refresh, tokens.lifetime) == ("new-access", "new-refresh", 60)
     with pytest.raises(keyturn.ConfigurationError, match=r"401.*access_token"):
         grant.read(httpx2.Response(401, json={"error": "wrong password"}))
+
+
+# The wild
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "lifetime"),
+    [
+        (-5, 0.0),
+        ("-5", 0.0),
+        (0, 0.0),
+        (1e300, None),
+        (10**400, None),
+        ("1" * 400, None),
+        ("infinity", None),
+        (1_900_000_000, 1_900_000_000.0),
+        ("3599.5", 3599.5),
+        (False, None),
+    ],
+    ids=lambda value: repr(value)[:12],
+)
+def test_an_absurd_expires_in_is_bounded_or_counts_as_not_given(
+    expires_in: object, lifetime: float | None
+) -> None:
+    pair = buy(grants.OAuth2(URL, http=Server(body=PAIR | {"expires_in": expires_in}).http))
+
+    assert pair.access == "new-access"
+    if isinstance(expires_in, float):
+        assert pair.lifetime is not None
+        assert pair.expires_at is not None
+        assert pair.expires_at <= 1e11
+    else:
+        assert pair.lifetime == lifetime
+
+
+def test_a_form_that_says_that_it_is_one_is_read_like_json() -> None:
+    kind = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+    body = b"access_token=new-access&expires_in=60&refresh_token=new-refresh&token_type=bearer"
+
+    pair = buy(grants.OAuth2(URL, http=Server(200, body, headers=kind).http))
+
+    assert (pair.access, pair.refresh, pair.lifetime) == ("new-access", "new-refresh", 60)
+    login = httpx2.Response(200, content=body, headers=kind)
+    assert grants.OAuth2(URL).read(login).access == "new-access"
+    with pytest.raises(keyturn.SessionEnded):
+        buy(grants.OAuth2(URL, http=Server(200, b"error=invalid_grant", headers=kind).http))
+
+
+@pytest.mark.parametrize("body", [b"access_token=x&expires_in=60", b"<html>", b"&" * 100])
+def test_a_success_that_is_neither_json_nor_said_to_be_a_form_is_told_as_such(body: bytes) -> None:
+    with pytest.raises(keyturn.OutcomeUnknown, match="without an access_token, and not in JSON"):
+        buy(grants.OAuth2(URL, http=Server(200, body).http))
+
+
+BAD_REFRESH = {"error": "bad_refresh_token", "error_description": "incorrect or expired"}
+
+
+@pytest.mark.parametrize(
+    ("body", "ended"),
+    [
+        (BAD_REFRESH, lambda status, body: body.get("error") == "bad_refresh_token"),
+        (
+            {"ok": False, "error": "invalid_refresh_token"},
+            lambda status, body: body.get("error") == "invalid_refresh_token",
+        ),
+    ],
+)
+def test_a_server_with_codes_of_its_own_ends_the_session_by_what_ended_says(
+    body: object, ended: Callable[[int, Mapping[str, object]], bool]
+) -> None:
+    with pytest.raises(keyturn.SessionEnded) as caught:
+        buy(grants.OAuth2(URL, ended=ended, http=Server(200, body).http))
+    assert caught.value.error is not None
+    with pytest.raises(keyturn.RefreshMisconfigured):
+        buy(grants.OAuth2(URL, http=Server(200, body).http))
+
+
+def test_ended_is_not_asked_of_a_fault_and_cannot_be_anything_but_a_callable() -> None:
+    with pytest.raises(keyturn.OutcomeUnknown):
+        buy(grants.OAuth2(URL, ended=lambda *_: True, http=Server(500, {}).http))
+    with pytest.raises(keyturn.ConfigurationError, match="ended"):
+        grants.OAuth2(URL, ended="bad_refresh_token")  # type: ignore[arg-type]
+
+
+def test_a_token_that_needs_a_proof_costs_no_second_exchange_where_it_was_rotated_for() -> None:
+    server = Server(body=PAIR | {"token_type": "DPoP"})
+    credentials = credentials_of(grants.OAuth2(URL, http=server.http))
+
+    for _ in range(2):
+        with pytest.raises(keyturn.OutcomeUnknown, match="needs a proof"):
+            credentials.renew(credentials.get_tokens())
+
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("errors_in_200", [False, True])
+def test_a_real_server_s_errors_mean_the_same_with_a_400_and_with_a_200(
+    strict_server: StrictServer, errors_in_200: bool
+) -> None:
+    strict_server.configure(errors_in_200=errors_in_200)
+    tokens = strict_server.sign_in()
+    url = strict_server.url + "/token"
+
+    with pytest.raises(keyturn.RefreshMisconfigured) as caught:
+        buy(grants.OAuth2(url, client_id="unknown"), tokens)
+    assert caught.value.error == "invalid_client"
+    assert buy(grants.OAuth2(url, client_id="app"), tokens).refresh != tokens.refresh
+    with pytest.raises(keyturn.SessionEnded):
+        buy(grants.OAuth2(url, client_id="app"), tokens)
