@@ -36,6 +36,7 @@ ROOMS = {
             *("httpx", "httpx2", "httpx_call", "httpx_family"),
             *("requests", "niquests", "requests_call", "requests_family"),
             *("aiohttp", "aiohttp_call"),
+            "opentelemetry",
         )
     },
     "keyturn.client.token_stores.": "client stores",
@@ -196,9 +197,10 @@ FRAMEWORKS = {
 }
 DRIVERS = {"redis", "psycopg", "psycopg2", "asyncpg", "sqlite3"}
 TOOLS = {"click", "rich", "pytest", "hypothesis", "trio", "flask_jwt_extended", "gunicorn", "gevent"}
+TELEMETRY = {"opentelemetry"}
 CRYPTO = {"joserfc", "cryptography", "jwt"}
 KEYTURN = {"keyturn.server", "keyturn.testing", "keyturn.demo", "keyturn.cli"}
-EVERYTHING = FRAMEWORKS | DRIVERS | TOOLS | CRYPTO
+EVERYTHING = FRAMEWORKS | DRIVERS | TOOLS | TELEMETRY | CRYPTO
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -222,6 +224,10 @@ def loaded_by(statement: str) -> set[str]:
         ("import keyturn.client.aiohttp", (EVERYTHING | KEYTURN) - {"aiohttp"}),
         ("import keyturn.client.requests", (EVERYTHING | KEYTURN) - {"requests"}),
         ("import keyturn.client.niquests", (EVERYTHING | KEYTURN) - {"niquests"}),
+        (
+            "import keyturn.client.opentelemetry",
+            (EVERYTHING | KEYTURN | {"keyturn.client.httpx2", "opentelemetry.sdk"}) - TELEMETRY,
+        ),
         ("import keyturn.server", (EVERYTHING | KEYTURN) - CRYPTO - {"keyturn.server"}),
         (
             "import keyturn.server.flask",
