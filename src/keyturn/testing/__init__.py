@@ -10,8 +10,8 @@
 
 A refresh token is spent by its first use, and a spent one that comes back
 ends the session: what a careful authorization server does (RFC 9700
-§4.14.2), without mercy for races. The fixtures for pytest are in
-`keyturn.testing.pytest_plugin`.
+§4.14.2), without mercy for races. pytest finds the fixtures by itself; they
+are in `pytest_keyturn`.
 """
 
 from keyturn.testing.clock import Clock
