@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from keyturn.client import grants
 from keyturn.client.aiohttp import Middleware, load
 from keyturn.client.carriers import Bearer, InBody
 from keyturn.testing import StrictServer
-from tests.client.aiohttp_kit import api_requests, with_session
+from tests.client.aiohttp_kit import api_requests, session_for, with_session
 from tests.kit import credentials_for, run_in_loop
 
 
@@ -295,6 +296,32 @@ def test_a_body_that_was_read_for_a_newer_pair_is_still_there_to_be_streamed(
     assert other > 300_000
     assert begins == b"{"
     assert credentials.tokens is not first
+
+
+def test_a_failure_gives_its_connection_back_while_the_error_is_still_held(
+    strict_server: StrictServer,
+) -> None:
+    credentials = credentials_for(strict_server)
+    strict_server.expire()
+    strict_server.fail_api(401, body=b"x" * 5_000_000)
+
+    async def once() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    async def use(session: aiohttp.ClientSession) -> int:
+        with pytest.raises(keyturn.NotReplayable) as held:
+            await session.post("/upload", data=once())
+        async with asyncio.timeout(30):
+            status = await status_of(session, "GET", "/statistics")
+        assert held.value.status == 401
+        return status
+
+    async def main() -> int:
+        connector = aiohttp.TCPConnector(limit=1)
+        async with session_for(strict_server, credentials, connector=connector) as session:
+            return await use(session)
+
+    assert run_in_loop(main) == 200
 
 
 # Hops and retries

@@ -225,10 +225,13 @@ class Pipe(io.RawIOBase):
 
 
 class Liar(Pipe):
-    """A file that says that it can seek."""
+    """A file that says that it can seek, and tells where it stands."""
 
     def seekable(self) -> bool:
         return True
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 class Progress(payload.BytesIOPayload):
@@ -265,6 +268,11 @@ def test_what_can_be_read_once_is_sent_once(strict_server: StrictServer, name: s
     if path == "/upload":
         assert CONTENT in refused.body
     strict_server.wait_for(refreshes=1)  # the refusal was reported
+
+
+def test_a_file_that_only_says_that_it_can_seek_is_sent_once(strict_server: StrictServer) -> None:
+    """Chunked, it is first asked to when it is sent again, and aiohttp would go on where that fails."""
+    assert refused_once(strict_server, data=Liar(), chunked=True).body == CONTENT
 
 
 def test_a_text_file_that_was_iterated_cannot_tell_where_it_stands(

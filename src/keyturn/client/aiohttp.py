@@ -32,7 +32,7 @@ from keyturn.client.aiohttp_call import (
     take_off,
 )
 
-_SWITCHED, _MULTIPLE_CHOICES = 101, 300
+_MULTIPLE_CHOICES = 300
 
 
 class Middleware:
@@ -137,8 +137,6 @@ async def _drive(
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Read the body, which frees the connection, and leave it to be streamed by whoever gets the response."""
-    if response.status == _SWITCHED:  # a WebSocket, which has no body and no end
-        return b""
     content = await response.read()
     loop = asyncio.get_running_loop()
     stream = aiohttp.StreamReader(BaseProtocol(loop), max(len(content), 1), loop=loop)
