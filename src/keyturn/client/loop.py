@@ -22,6 +22,7 @@ import contextvars
 import functools
 import logging
 import os
+import socket
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -48,7 +49,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
     async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
         """Resolve a name on a daemon thread: a resolver that hangs must not hold the process at exit."""
-        return await on_thread(functools.partial(native.resolver(), *args, **options), "keyturn-resolver")
+        return await on_thread(functools.partial(socket.getaddrinfo, *args, **options), "keyturn-resolver")
 
 
 _guard = native.lock()
@@ -121,7 +122,7 @@ async def on_thread(function: Callable[[], T], name: str) -> T:
 
 def is_current() -> bool:
     """Tell whether this is keyturn's own thread, where nobody may block."""
-    return _thread_ident == native.thread_ident()
+    return _thread_ident == threading.get_ident()
 
 
 def on_fork(what: Forkable) -> None:
@@ -148,10 +149,12 @@ def _running() -> _Loop:
 
 def _run_for_ever(loop: _Loop) -> None:
     global _thread_ident
-    _thread_ident = native.thread_ident()
+    _thread_ident = threading.get_ident()
     while not _ended:
         try:
-            loop.run_forever()
+            native.run(loop)
+        except native.Copied:
+            return
         except BaseException:  # asyncio lets SystemExit and KeyboardInterrupt through
             logger.exception("a callback tried to stop keyturn's loop")
 
@@ -180,6 +183,7 @@ def _end() -> None:
 def _start_anew_in_child() -> None:
     global _guard, _loop, _thread, _thread_ident, _in_air
     _inherited.append((_loop, _thread, _in_air))
+    native.start_anew_in_child()
     _guard = native.lock()
     _loop = _thread = _thread_ident = None
     _in_air = {}

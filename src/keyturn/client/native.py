@@ -1,36 +1,51 @@
-"""Threads, locks and signals of the platform, whatever gevent has put in their place.
+"""What keyturn runs on: threads, or greenlets where gevent has patched threads.
 
-Where gevent has patched the standard library, a `threading.Thread` is a
-greenlet of the thread that starts it. What keyturn runs must not be one:
-asyncio notes which loop is running once for the whole thread, so every other
-greenlet would seem to be inside keyturn's loop; a blocking call of the
-application would stop a refresh in the middle; and a forked child, into which
-gevent copies all greenlets, would go on with the exchange of its parent. So
-keyturn's own threads are real ones, its locks, which are never held across
-I/O, are real ones too, and who waits for a refresh waits as a greenlet does:
-its hub goes on.
+Under gevent everything of a thread shares its hub, and a lock of gevent's
+that two threads contend for, as any logging handler has one, can hang both.
+So keyturn's loop is a greenlet there, beside those of the application, in the
+hub of the main thread, which outlasts the others. Three things need care:
 
-gevent is never imported here unless it is there already, and patched in.
+- asyncio notes which loop is running once for the whole thread. keyturn's
+  loop takes its note away while it waits, or every other greenlet would seem
+  to be running inside of it.
+- gevent copies all greenlets into a forked child, where they would go on with
+  the exchange of the parent. There they end.
+- A greenlet that waits for a refresh lets its hub go on, and can be woken from
+  another thread. keyturn's own locks are the platform's, since nothing that
+  holds one ever switches.
+
+gevent is never imported here unless it has been already, and has patched.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
+import os
 import selectors
 import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from keyturn.errors import RefreshUnavailable, RefreshUnsupported
 
 if TYPE_CHECKING:
+    import gevent
     import gevent.hub
 
 # What may have no threads at all: WebAssembly, in browsers and elsewhere.
 _MAY_HAVE_NO_THREADS = {"emscripten", "wasi"}
 _WAY_OUT = "sign in with tokens that were refreshed elsewhere (Credentials.sign_in)"
+
+Hook = Callable[[AsyncGenerator[Any, Any]], None] | None
+Notes = tuple[asyncio.AbstractEventLoop | None, tuple[Hook, Hook]]
+
+_NOTHING: Notes = (None, (None, None))
+_of_others = _NOTHING
+_greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 
 
 class Signal(Protocol):
@@ -45,39 +60,66 @@ class Signal(Protocol):
 
 def lock() -> threading.Lock:
     """Return a lock of the platform's. Hold it only where nothing can switch greenlets."""
-    return cast("Callable[[], threading.Lock]", _original("threading", "Lock"))()
+    if not _patched():
+        return threading.Lock()
+    return cast("threading.Lock", sys.modules["gevent.monkey"].get_original("threading", "Lock")())
 
 
-def thread_ident() -> int:
-    """Return what tells this thread from all others, the same for all of its greenlets."""
-    return cast("Callable[[], int]", _original("threading", "get_ident"))()
+def signal() -> tuple[object, Callable[[], Signal]]:
+    """Return whom a signal reaches that this caller can wait for, and how to make one.
 
+    Callers to whom the same is returned can share a signal.
+    """
+    if not _patched():
+        return None, threading.Event
+    from gevent import get_hub
 
-def selector() -> selectors.BaseSelector:
-    """Return a selector that blocks its thread, not one that waits in a hub."""
-    return cast("Callable[[], selectors.BaseSelector]", _original("selectors", "DefaultSelector"))()
-
-
-def resolver() -> Callable[..., object]:
-    """Return the `getaddrinfo` that blocks its thread."""
-    return cast("Callable[..., object]", _original("socket", "getaddrinfo"))
+    hub = get_hub()
+    return hub, lambda: _HubSignal(hub)
 
 
 def start(function: Callable[[], None], name: str) -> threading.Thread | None:
-    """Run `function()` on a daemon thread called `name`; return the thread where it can be joined.
+    """Run `function()` on a daemon thread called `name`; return it, None where it is a greenlet.
 
-    Raises RefreshUnsupported where this interpreter starts no such thread,
-    and RefreshUnavailable where it starts none just now.
+    Raises RefreshUnsupported where none can ever be started, and
+    RefreshUnavailable where none can be just now.
     """
+    if _patched():
+        _spawn(function)
+        return None
     try:
-        if _patched("threading"):
-            _start_beside_hubs(function)
-            return None
         thread = threading.Thread(target=function, name=name, daemon=True)
         thread.start()
     except RuntimeError as error:
         raise _refusal(str(error)) from error
     return thread
+
+
+class Copied(BaseException):
+    """This greenlet is a copy that gevent has made in a forked child: it must not go on."""
+
+
+def selector() -> selectors.BaseSelector:
+    """Return a selector for keyturn's loop. Waiting with it raises Copied in a forked child."""
+    return _selector_of_greenlets() if _patched() else selectors.DefaultSelector()
+
+
+def run(loop: asyncio.SelectorEventLoop) -> None:
+    """Run keyturn's loop until a callback ends it, which raises what the callback raised."""
+    global _of_others
+    _of_others = _swap(_NOTHING) if _patched() else _NOTHING
+    try:
+        loop.run_forever()
+    finally:
+        if _patched():
+            _swap(_of_others)
+
+
+def start_anew_in_child() -> None:
+    """End, in a forked child, the greenlets that were copied from the parent."""
+    for greenlet in list(_greenlets):
+        greenlet.kill(block=False)
+    _greenlets.clear()
 
 
 def in_main_interpreter() -> bool:
@@ -89,17 +131,70 @@ def in_main_interpreter() -> bool:
     return True
 
 
-def signal() -> tuple[object, Callable[[], Signal]]:
-    """Return whom a signal reaches that this caller can wait for, and how to make one.
+def _refusal(said: str) -> RefreshUnavailable | RefreshUnsupported:
+    """Return what it means that Python started no thread, and said so."""
+    if "isolated" in said or "daemon threads are disabled" in said:
+        return RefreshUnsupported(
+            f"an isolated subinterpreter starts no thread of the kind that a refresh runs on: {_WAY_OUT}"
+        )
+    if sys.platform in _MAY_HAVE_NO_THREADS:
+        return RefreshUnsupported(f"this Python starts no thread, which a refresh runs on: {_WAY_OUT}")
+    if "shutdown" in said:
+        return RefreshUnavailable("the interpreter is shutting down: no thread for a refresh", attempts=0)
+    return RefreshUnavailable(
+        "no thread can be started for a refresh just now, by a limit of the system's (ulimit -u, or the"
+        " container's pids): raise it or run fewer threads; the next call tries again",
+        attempts=0,
+    )
 
-    Callers to whom the same is returned can share a signal.
-    """
-    if not _patched("threading"):
-        return None, threading.Event
-    from gevent import get_hub
 
-    hub = get_hub()
-    return hub, lambda: _HubSignal(hub)
+# Where gevent has patched threads
+
+
+def _patched() -> bool:
+    is_patched = getattr(sys.modules.get("gevent.monkey"), "is_module_patched", None)
+    return is_patched is not None and is_patched(
+        "threading"
+    )  # None also while another thread is importing it
+
+
+def _spawn(function: Callable[[], None]) -> None:
+    import gevent
+
+    if not gevent.get_hub().main_hub:
+        raise RefreshUnsupported(
+            "under gevent refreshes run in the hub of the main thread: call get_tokens() there first"
+        )
+    _greenlets.add(gevent.spawn(function))  # not by threading, which would wait for it to have started
+
+
+def _selector_of_greenlets() -> selectors.BaseSelector:
+    from gevent.selectors import GeventSelector
+
+    chosen: selectors.BaseSelector = GeventSelector()
+    wait, process = chosen.select, os.getpid()
+
+    def select(timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        global _of_others
+        ours = _swap(_of_others)
+        try:
+            return wait(timeout)
+        finally:
+            _of_others = _swap(ours)
+            if os.getpid() != process:
+                raise Copied
+
+    chosen.select = select  # type: ignore[method-assign]
+    return chosen
+
+
+def _swap(notes: Notes) -> Notes:
+    """Have asyncio's notes for this thread say something else; return what they said."""
+    hooks = sys.get_asyncgen_hooks()
+    before = asyncio._get_running_loop(), (hooks.firstiter, hooks.finalizer)
+    asyncio._set_running_loop(notes[0])
+    sys.set_asyncgen_hooks(*notes[1])
+    return before
 
 
 class _HubSignal:
@@ -142,45 +237,3 @@ class _HubSignal:
                     self._watcher.stop()
                     self._watcher.close()
         return self._is_set
-
-
-def _start_beside_hubs(function: Callable[[], None]) -> None:
-    from gevent import get_hub
-
-    def run() -> None:
-        try:
-            function()
-        finally:
-            get_hub().destroy(destroy_loop=True)  # what blocked on this thread has made it one
-
-    get_hub()  # the first of a process imports modules, and hangs if a second one does at the same time
-    cast("Callable[..., int]", _original("_thread", "start_new_thread"))(run, ())
-
-
-def _refusal(said: str) -> RefreshUnavailable | RefreshUnsupported:
-    """Return what it means that Python started no thread, and said so."""
-    if "isolated" in said or "daemon threads are disabled" in said:
-        return RefreshUnsupported(
-            f"an isolated subinterpreter starts no thread of the kind that a refresh runs on: {_WAY_OUT}"
-        )
-    if sys.platform in _MAY_HAVE_NO_THREADS:
-        return RefreshUnsupported(f"this Python starts no thread, which a refresh runs on: {_WAY_OUT}")
-    if "shutdown" in said:
-        return RefreshUnavailable("the interpreter is shutting down: no thread for a refresh", attempts=0)
-    return RefreshUnavailable(
-        "no thread can be started for a refresh just now, by a limit of the system's (ulimit -u, or the"
-        " container's pids): raise it or run fewer threads; the next call tries again",
-        attempts=0,
-    )
-
-
-def _patched(module: str) -> bool:
-    is_patched = getattr(sys.modules.get("gevent.monkey"), "is_module_patched", None)
-    return is_patched is not None and is_patched(module)  # None also while another thread is importing it
-
-
-def _original(module: str, name: str) -> object:
-    if not _patched(module):
-        return getattr(sys.modules[module], name)
-    original: object = sys.modules["gevent.monkey"].get_original(module, name)
-    return original
