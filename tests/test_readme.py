@@ -1,4 +1,4 @@
-"""The README's Python blocks run as they stand, and its commands are the ones that CI runs."""
+"""The Python blocks of the README and of the guides run as they stand; CI runs the README's commands."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = ["README.md", "docs/grants.md"]
+BLOCKS = [
+    pytest.param(block, id=f"{page} {number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
+]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["storm", "client", "server"])
-def test_a_block_of_the_readme_runs_as_it_stands(block: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_runs_as_it_stands_and_prints_what_its_comments_say(block: str, tmp_path: Path) -> None:
     program = tmp_path / "block.py"
     program.write_text(block)
 
@@ -31,8 +36,10 @@ def test_a_block_of_the_readme_runs_as_it_stands(block: str, tmp_path: Path) -> 
     )
 
     assert run.returncode == 0, run.stderr
-    if "StrictServer" in block:
+    if "gather" in block:
         assert run.stdout == f"{[200] * 100}\n1\n"
+    else:
+        assert run.stdout.splitlines() == re.findall(r"^ *print\(.*\) +# (.*)$", block, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
