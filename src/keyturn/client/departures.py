@@ -8,9 +8,9 @@ that takes their place, and the refresh token in hand would be a spent one.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 
+from keyturn.client import native
 from keyturn.client.gate import Gate
 from keyturn.client.snapshot import Snapshot
 
@@ -23,7 +23,7 @@ class Departures:
     __slots__ = ("_gates", "_lock", "_under_way")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = native.lock()
         self._under_way: Counter[_Key] = Counter()
         self._gates: dict[_Key, Gate] = {}
 

@@ -9,7 +9,6 @@ flights; of what is idle, the pool itself keeps the most recently used.
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
-from keyturn.client import events
+from keyturn.client import events, native
 from keyturn.client.carriers import Carrier
 from keyturn.client.credentials import Credentials
 from keyturn.client.flight import Clock
@@ -99,7 +98,7 @@ class CredentialsPool:
             clock=clock,
         )
         self._make(tokens=None)  # raises now what would be wrong with the first of them
-        self._lock = threading.Lock()
+        self._lock = native.lock()
         self._known: WeakValueDictionary[str, Credentials] = WeakValueDictionary()
         self._held: OrderedDict[str, Credentials] = OrderedDict()
         self._closed = False

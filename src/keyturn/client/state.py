@@ -8,10 +8,9 @@ change the snapshot; each wakes whom it concerns, and is announced.
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
-from keyturn.client import events, loop
+from keyturn.client import events, loop, native
 from keyturn.client.carriers import Carrier
 from keyturn.client.departures import Departures
 from keyturn.client.flight import Clock, Flight, aboard
@@ -28,6 +27,7 @@ from keyturn.errors import (
     NotSignedIn,
     ReentrantRefresh,
     RefreshAfterFork,
+    RefreshError,
     SessionEnded,
 )
 from keyturn.tokens import Tokens
@@ -109,7 +109,13 @@ class State:
                 return Ticket(current, None, self._clock)
             if obstacle is not None:
                 raise obstacle.again()
-            flight = (self._flight if usable else None) or self._flight_for(current, now)
+            try:
+                flight = (self._flight if usable else None) or self._flight_for(current, now)
+            except RefreshError as error:  # there is no thread for it
+                if not usable:
+                    raise
+                self._trouble.note(error, now)
+                return Ticket(current, None, self._clock)
             return Ticket(current, flight if wait else None, self._clock)
 
     def refusal_ticket(self, rejected: Snapshot) -> Ticket:
@@ -157,7 +163,7 @@ class State:
         self._forked = True
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = native.lock()
         self._flight: Flight | None = None
         self._closing = False
         self.turnstile = Turnstile()

@@ -7,14 +7,14 @@ import functools
 import importlib
 import os
 import ssl
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
 import httpx2
 
-from keyturn.errors import ConfigurationError
+from keyturn.client import native
+from keyturn.errors import ConfigurationError, RefreshUnsupported
 
 HTTPFactory = Callable[[], httpx2.AsyncClient]
 Factory = TypeVar("Factory")
@@ -53,9 +53,13 @@ def import_transport() -> None:
     """Import now what httpx2 leaves to its first request.
 
     That would be on keyturn's thread, where a fork in the middle of it leaves
-    the child an import lock that nobody will ever release.
+    the child an import lock that nobody will ever release. Raises
+    RefreshUnsupported where this interpreter loads no such module.
     """
-    importlib.import_module("httpcore2")
+    try:
+        importlib.import_module("httpcore2")
+    except RuntimeError as error:  # trio, which it looks for, may start a process where none may start
+        raise RefreshUnsupported(f"this interpreter loads no HTTP client for a refresh: {error}") from error
     with contextlib.suppress(ImportError):  # what anyio itself imports for a first socket
         importlib.import_module("anyio._backends._asyncio")
 
@@ -76,7 +80,7 @@ def tls() -> ssl.SSLContext:
         return httpx2.create_ssl_context()
 
 
-_making_tls = threading.Lock()
+_making_tls = native.lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_making_tls.acquire, after_in_parent=_making_tls.release, after_in_child=_making_tls.release
