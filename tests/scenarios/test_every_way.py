@@ -160,3 +160,20 @@ def test_a_dropped_answer_of_the_api_is_the_callers_and_starts_nothing(
 
     assert len([one for one in api_requests(strict_server) if one.path == "/gone"]) == 1
     assert strict_server.stats.refreshes == 0
+
+
+@every_way
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # aiohttp would have a file
+def test_a_large_body_that_is_refused_after_it_was_read_is_sent_again_whole(
+    strict_server: StrictServer, way: Way
+) -> None:
+    content = bytes(range(256)) * 12_000  # 3 MB: more than any socket holds
+    credentials = way.credentials(strict_server)
+    strict_server.expire()
+
+    with Caller(way, strict_server, credentials) as api:
+        assert api.send("PUT", "/archive", content=content).status_code == 200
+
+    refused, answered = api_requests(strict_server)
+    assert (refused.status, answered.status) == (401, 200)
+    assert refused.body == answered.body == content
