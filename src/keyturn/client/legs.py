@@ -3,45 +3,52 @@
 Some libraries let an auth write into a request, send it, and tell of the
 answer by a hook. There the journey comes in legs: `embark` before the library
 sends, `land` when it tells of the answer, which goes on as `authflow` where
-that is a refusal. Nobody tells of a request that failed, so that nothing may
-be held between the legs which others wait for without limit: a place in the
-turnstile is given up before the request leaves, and a departure is noted to
-be over once the request is forgotten.
+that is a refusal.
+
+Nobody tells of a request that failed. So a place in the turnstile is given up
+before the request leaves; and a request that is noted to be on its way is
+taken to be over when the thread or task that sent it has ended, or sends
+another.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TypeVar
+import asyncio
+import threading
+from typing import Any, TypeVar
 
 from keyturn.client.authflow import Call, Journey, adopt, authflow, depart, redeem
 from keyturn.client.credentials import Credentials
 from keyturn.client.snapshot import Snapshot
 
 Response = TypeVar("Response")
-
-_forgotten: deque[tuple[Credentials, Snapshot]] = deque()
+Sender = threading.Thread | asyncio.Task[Any]
 
 
 class Departure:
-    """A request on its way, where every answer renews, until it is answered or forgotten."""
+    """A request on its way, where every answer renews, until it arrives or its sender goes on without it."""
 
-    __slots__ = ("_credentials", "_snapshot")
+    __slots__ = ("_credentials", "_sender", "_snapshot")
 
     def __init__(self, credentials: Credentials, snapshot: Snapshot) -> None:
-        self._credentials = credentials
-        self._snapshot: Snapshot | None = snapshot
+        self._credentials, self._snapshot = credentials, snapshot
+        self._sender = sender = _sender()
+        _arrive_for(sender)
+        _under_way[self] = None
+
+    def has_failed(self, sender: Sender | None) -> bool:
+        """Tell whether nobody waits for the answer any more, also because its sender sends another now."""
+        mine = self._sender
+        ended = mine.done() if isinstance(mine, asyncio.Task) else not mine.is_alive()
+        return ended or mine is sender
 
     def arrive(self) -> None:
         """Note, once, that the answer is here and that a newer pair in it has been adopted."""
-        if self._snapshot is not None:
-            snapshot, self._snapshot = self._snapshot, None
-            self._credentials.departures.arrive(snapshot)
+        if _under_way.pop(self, self) is None:
+            self._credentials.departures.arrive(self._snapshot)
 
-    def __del__(self) -> None:
-        # The garbage collector may run this anywhere, under any lock: it only leaves word.
-        if self._snapshot is not None:
-            _forgotten.append((self._credentials, self._snapshot))
+
+_under_way: dict[Departure, None] = {}  # each step on it is atomic, so that no fork can catch a lock held
 
 
 class Embarked:
@@ -56,7 +63,6 @@ class Embarked:
 
 def embark(credentials: Credentials, call: Call[Response]) -> Journey[Embarked]:
     """Attach the tokens to leave with to a request for one of our origins. Raises as `get_tokens`."""
-    _remember_the_forgotten()
     before = credentials.tokens
     snapshot = yield from redeem(credentials.ticket(once=not call.replayable()))
     embarked = Embarked(snapshot, renewed=before is not None and snapshot.supersedes(before))
@@ -78,8 +84,8 @@ def land(
     credentials: Credentials, call: Call[Response], embarked: Embarked, response: Response
 ) -> Journey[Response]:
     """Take on what became of a request: adopt, hand over, or go on with a refusal as `authflow` does."""
-    _remember_the_forgotten()
     departure, embarked.departure = embarked.departure, None
+    _arrive_for()
     try:
         if credentials.carrier.adopts:
             yield from adopt(credentials, call, response, embarked.snapshot)
@@ -92,10 +98,16 @@ def land(
     return (yield from authflow(credentials, call, refused, renewed=embarked.renewed))
 
 
-def _remember_the_forgotten() -> None:
-    while _forgotten:
-        try:
-            credentials, snapshot = _forgotten.popleft()
-        except IndexError:  # another thread was faster
-            return
-        credentials.departures.arrive(snapshot)
+def _sender() -> Sender:
+    """Return the task that is running, the thread where none is."""
+    try:
+        return asyncio.current_task() or threading.current_thread()
+    except RuntimeError:
+        return threading.current_thread()
+
+
+def _arrive_for(sender: Sender | None = None) -> None:
+    """Note that the requests have failed whose senders have ended, or are about to send another."""
+    for one in list(_under_way):
+        if one.has_failed(sender):
+            one.arrive()

@@ -78,50 +78,70 @@ class AsyncAuth(AuthBase):
     def __call__(self, r: niquests.PreparedRequest) -> niquests.PreparedRequest:
         """Have the tokens attached when the request leaves."""
         passage = _AsyncPassage(self._office)
-        r.register_hook("pre_request", [passage.departing_async, _must_be_awaited])
-        r.register_hook("response", passage.arrived_async)
+        r.register_hook("pre_request", [passage.departing, _must_be_awaited])
+        r.register_hook("response", passage.arrived)
         return r
 
 
-class _Passage(family.Passage):
-    """A passage that begins when the session sends, and sees every hop then."""
+class _Begun(family.Passage):
+    """A passage that begins when the session sends, and is told of every hop that the session sends."""
+
+    __slots__ = ("_begun",)
+
+    def __init__(self, office: family.Office) -> None:
+        super().__init__(office)
+        self._begun = False
+
+    def _needs_thought(self, request: niquests.PreparedRequest) -> bool:
+        """Attach tokens that are at hand, to a hop too; tell whether the first leg must be taken."""
+        office = self._office
+        if self._begun:
+            self.hop(request)
+            return False
+        self._begun = True
+        if office.exposed:  # who multiplexes tells of no redirect
+            self.watch_cookies(request)
+        self.snapshot = office.begin(request)
+        return self.snapshot is None
+
+
+class _Passage(_Begun):
+    """A passage in a Session."""
 
     __slots__ = ()
 
     def departing(self, request: niquests.PreparedRequest) -> None:
-        """Attach the tokens to a request that is about to be sent, or to a hop of it."""
-        if self.begun:
-            self.hop(request)
-            return
-        if not self.begin(request):
+        """Attach the tokens to a request that is about to be sent."""
+        if self._needs_thought(request):
             family.run(self.first_leg(request))
-        self.prepare_for_silence(request)
 
     def arrived(self, response: Any, **how: Any) -> Any:
-        """Take on a response."""
-        if isinstance(getattr(response, "connection", None), AsyncBaseAdapter):
+        """Take on a response: the hook."""
+        state = response.__dict__  # niquests looks for laziness at each access to an attribute
+        if isinstance(state.get("connection"), AsyncBaseAdapter):
             raise ConfigurationError("Auth is for a niquests.Session: an AsyncSession takes AsyncAuth")
-        return super().arrived(response, **how)
+        if self.is_plain(state["status_code"], state["headers"]):
+            return None
+        return family.drive(self.second_leg(response), response, how)
 
 
-class _AsyncPassage(family.Passage):
+class _AsyncPassage(_Begun):
     """A passage in an AsyncSession."""
 
     __slots__ = ()
 
-    async def departing_async(self, request: niquests.PreparedRequest) -> None:
-        """Attach the tokens to a request that is about to be sent, or to a hop of it."""
-        if self.begun:
-            self.hop(request)
-            return
-        if not self.begin(request):
+    async def departing(self, request: niquests.PreparedRequest) -> None:
+        """Attach the tokens to a request that is about to be sent."""
+        if self._needs_thought(request):
             await family.run_async(self.first_leg(request))
-        self.prepare_for_silence(request)
 
-    async def arrived_async(self, response: Any, **how: Any) -> Any:
-        """Take on a response; those in its history are read, and need not be awaited any more."""
-        final = await super().arrived_async(response, **how)
-        for refused in () if final is None else final.history:
+    async def arrived(self, response: Any, **how: Any) -> Any:
+        """Take on a response: the hook. Those in its history are read, and need not be awaited any more."""
+        state = response.__dict__
+        if self.is_plain(state["status_code"], state["headers"]):
+            return None
+        final = await family.drive_async(self.second_leg(response), response, how)
+        for refused in final.history:
             refused.__class__ = niquests.Response
         return final
 

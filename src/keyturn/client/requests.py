@@ -48,10 +48,11 @@ class Auth(AuthBase):
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
         """Attach the tokens to a request that has been prepared."""
-        passage = family.Passage(self._office)
-        if not passage.begin(r):
+        snapshot = self._office.begin(r)
+        passage = family.Passage(self._office, snapshot)
+        if snapshot is None:
             family.run(passage.first_leg(r))
-        r.register_hook("response", passage.arrived)
+        r.hooks["response"].append(passage.arrived)  # first: the caller's are added after this
         return r
 
 

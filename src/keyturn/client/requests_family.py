@@ -24,6 +24,7 @@ from keyturn.client.authflow import Journey, Step
 from keyturn.client.credentials import Credentials
 from keyturn.client.legs import Embarked, embark, land
 from keyturn.client.requests_call import PreparedCall, is_in_memory, servant
+from keyturn.client.snapshot import Snapshot
 from keyturn.errors import ConfigurationError
 
 Result = TypeVar("Result")
@@ -36,10 +37,12 @@ class Office:
         if not isinstance(credentials, Credentials):
             raise ConfigurationError(f"{name} takes keyturn.Credentials, not {type(credentials).__name__}")
         self.credentials, self.hop_cookies = credentials, hop_cookies
-        self.carrier = credentials.carrier
+        self.carrier = carrier = credentials.carrier
+        self.adopts, self.refused, self.attach = carrier.adopts, carrier.refused, carrier.attach
+        self.fresh = credentials.fresh
         # What the library itself would not take out of a redirected request: cookies, and where it goes on
         # from http to https on the same host.
-        self.exposed = "cookie" in self.carrier.headers or any(
+        self.exposed = "cookie" in carrier.headers or any(
             (scheme, port) == ("http", 80) for scheme, _, port in credentials.origins
         )
         self._serves = servant(credentials.origins)
@@ -50,38 +53,39 @@ class Office:
         end = url.find("/", 8)
         return self._serves(url if end < 0 else url[:end])
 
+    def begin(self, request: Any) -> Snapshot | None:
+        """Attach fresh tokens and return them, where a request needs no more thought until it is answered.
+
+        That is nearly every request, so it is kept short; None sends it on
+        its first leg.
+        """
+        if (
+            self.adopts
+            or not self.serves(request)
+            or not ((body := request.body) is None or is_in_memory(body))
+            or (snapshot := self.fresh()) is None
+        ):
+            return None
+        self.attach(request.headers, snapshot)
+        return snapshot
+
 
 class Passage:
-    """One prepared request, from its first leg to its final answer: what its hooks lead to."""
+    """One prepared request, from its first leg to its final answer: what its hooks lead to.
 
-    __slots__ = ("_embarked", "_office", "begun")
+    `snapshot` is what it carried last, None where it was bound for another
+    origin so far.
+    """
 
-    def __init__(self, office: Office) -> None:
-        self._office = office
+    __slots__ = ("_embarked", "_office", "snapshot")
+
+    def __init__(self, office: Office, snapshot: Snapshot | None = None) -> None:
+        self._office, self.snapshot = office, snapshot
         self._embarked: Embarked | None = None
-        self.begun = False
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travel in a pickled response as hooks that do nothing, without the credentials."""
         return _Past, ()
-
-    def begin(self, request: Any) -> bool:
-        """Attach fresh tokens, where a request needs no more thought until it is answered.
-
-        That is nearly every request, so it is kept short; False leaves it to
-        the first leg.
-        """
-        office, self.begun = self._office, True
-        if (
-            office.carrier.adopts
-            or not office.serves(request)
-            or not is_in_memory(request.body)
-            or (snapshot := office.credentials.fresh()) is None
-        ):
-            return False
-        office.carrier.attach(request.headers, snapshot)
-        self._embarked = Embarked(snapshot)
-        return True
 
     def first_leg(self, request: Any) -> Journey[None]:
         """Attach the tokens to leave with; withhold what is ours from a request to another origin."""
@@ -89,36 +93,24 @@ class Passage:
         call = PreparedCall(request, self._office.carrier, sent=False)
         if call.serves(credentials):
             self._embarked = yield from embark(credentials, call)
+            self.snapshot = self._embarked.snapshot
         else:
             call.withhold()
             credentials.strayed(call.destination)
 
-    def second_leg(self, response: Any) -> Journey[Any] | None:
-        """Return what becomes of a response, None where the caller gets it as it is."""
-        carrier, status = self._office.carrier, response.status_code
-        if not carrier.adopts and not carrier.refused(status, response.headers):
-            if 300 <= status < 400:
-                self.watch_cookies(response.request)
-            return None
-        return self._landing(response)
-
-    def _landing(self, response: Any) -> Journey[Any]:
+    def second_leg(self, response: Any) -> Journey[Any]:
+        """Take on a response that may be more than what the caller gets."""
         credentials = self._office.credentials
         call = PreparedCall(response.request, self._office.carrier, sent=True)
-        current = credentials.tokens
         # Who came here from another origin carries nothing, and is sent again with what is current.
-        embarked = self._embarked or (None if current is None else Embarked(current))
-        if embarked is not None and call.serves(credentials):
+        snapshot = self.snapshot or credentials.tokens
+        if snapshot is not None and call.serves(credentials):
+            embarked, self._embarked = self._embarked or Embarked(snapshot), None
             response = yield from land(credentials, call, embarked, response)
-            self._embarked = Embarked(call.snapshot or embarked.snapshot)
+            self.snapshot = call.snapshot or snapshot
         if 300 <= response.status_code < 400:
             self.watch_cookies(response.request)
         return response
-
-    def prepare_for_silence(self, request: Any) -> None:
-        """Watch the cookies from the start: where niquests multiplexes it tells of no redirect."""
-        if self._office.exposed:
-            self.watch_cookies(request)
 
     def watch_cookies(self, request: Any) -> None:
         """Have `hop` called with each request that follows this one by a redirect."""
@@ -131,7 +123,7 @@ class Passage:
         Raises what has become of the sign-in that the hop before was sent under.
         """
         office, headers, carrier = self._office, request.headers, self._office.carrier
-        if self._embarked is not None:
+        if self.snapshot is not None:
             for name in carrier.headers:
                 if name != "cookie":  # which holds others' too
                     headers.pop(name, None)
@@ -139,24 +131,23 @@ class Passage:
         # Where every answer renews, a hop leaves bare, is refused, and sent again as one that is noted.
         if carrier.renews or not office.serves(request):
             return
-        if self._embarked is not None:
-            self._embarked.snapshot = office.credentials.successor(self._embarked.snapshot)
-        elif (snapshot := office.credentials.fresh()) is not None:
-            self._embarked = Embarked(snapshot)
-        if self._embarked is not None:
-            carrier.attach(headers, self._embarked.snapshot)
+        if self.snapshot is None:
+            self.snapshot = office.fresh()
+        else:
+            self.snapshot = office.credentials.successor(self.snapshot)
+        if self.snapshot is not None:
+            carrier.attach(headers, self.snapshot)
 
-    # The hooks
+    def is_plain(self, status: int, headers: Any) -> bool:
+        """Tell whether a response is no more than what the caller gets."""
+        office = self._office
+        return not (office.adopts or status >= 300 or office.refused(status, headers))
 
     def arrived(self, response: Any, **how: Any) -> Any:
-        """Take on a response."""
-        flow = self.second_leg(response)
-        return None if flow is None else drive(flow, response, how)
-
-    async def arrived_async(self, response: Any, **how: Any) -> Any:
-        """Take on a response of an asynchronous library."""
-        flow = self.second_leg(response)
-        return None if flow is None else await drive_async(flow, response, how)
+        """Take on a response: the hook."""
+        if self.is_plain(response.status_code, response.headers):
+            return None
+        return drive(self.second_leg(response), response, how)
 
 
 class _Past:
@@ -165,12 +156,10 @@ class _Past:
     def hop(self, request: object) -> None:
         """Do nothing."""
 
-    departing = departing_async = hop
+    departing = hop
 
     def arrived(self, response: object, **how: object) -> None:
         """Do nothing."""
-
-    arrived_async = arrived
 
 
 class HopCookies(CookieJar):
