@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from aiohttp import payload
 
 import keyturn
-from keyturn.client.aiohttp_call import is_repeatable
+from keyturn.client.aiohttp_bodies import is_repeatable
 from keyturn.testing import StrictServer
 from tests.client.aiohttp_kit import api_requests, with_session
 from tests.kit import credentials_for
@@ -319,3 +320,33 @@ def test_an_empty_body_is_sent_again(strict_server: StrictServer, request_: Requ
 
     assert refused.body == answered.body
     assert refused.headers["content-length"] == answered.headers["content-length"]
+
+
+class Slow(io.FileIO):
+    """A file on a slow disk."""
+
+    def read(self, size: int | None = -1) -> Any:
+        time.sleep(0.1)
+        return super().read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        time.sleep(0.1)
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("kind", ["raw", "buffered", "text"])
+@pytest.mark.parametrize("in_form", [False, True], ids=["file", "form"])
+def test_a_read_that_outlives_the_refused_attempt_takes_nothing_from_the_next(
+    strict_server: StrictServer, written: Path, kind: str, in_form: bool
+) -> None:
+    file: Any = Slow(written)
+    if kind != "raw":
+        file = io.BufferedReader(file)
+    if kind == "text":
+        file = io.TextIOWrapper(file, encoding="utf-8")
+
+    _, answered = posted_twice(
+        strict_server, "/upload?early=1", data=form(file) if in_form else file, chunked=True
+    )
+
+    assert TEXT.encode() in answered.body

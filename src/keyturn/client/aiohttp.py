@@ -22,11 +22,11 @@ except (ImportError, AttributeError) as error:
         "keyturn.client.aiohttp needs aiohttp 3.12.1 or newer: pip install 'keyturn[aiohttp]'"
     ) from error
 
+from keyturn.client.aiohttp_bodies import is_bytes
 from keyturn.client.aiohttp_call import (
     HopCall,
     addresses,
     begun_under,
-    is_repeatable,
     may_go_on,
     put_on,
     take_off,
@@ -82,7 +82,7 @@ class Middleware:
         if (
             carrier.adopts
             or (url.scheme, url.raw_host, url.port) not in self._ours
-            or not is_repeatable(request.body)
+            or not is_bytes(request.body)
             or (snapshot := credentials.fresh()) is None
             or begun_under(request, credentials) is not None
         ):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
-from typing import Protocol, cast
 
-from aiohttp import ClientRequest, ClientResponse, MultipartWriter, payload
+from aiohttp import ClientRequest, ClientResponse
 
+from keyturn.client.aiohttp_bodies import Body, is_repeatable, keep_apart
 from keyturn.client.answer import Answer, set_cookies
 from keyturn.client.carriers import Carrier
 from keyturn.client.credentials import Credentials
@@ -25,21 +25,11 @@ Address = tuple[str, str | None, int | None]
 Kept = tuple[tuple[str, list[str]], ...]
 
 _WEBSOCKET = {"http": "ws", "https": "wss"}
-_FILES = frozenset(
-    {payload.IOBasePayload, payload.TextIOPayload, payload.BytesIOPayload, payload.BufferedReaderPayload}
-)
-
 _Begun = tuple[object, dict[Credentials, str]]
 
 # What the last request of this task that may go on, by a redirect or a retry, was sent under:
 # aiohttp's timer, which is one for all hops and attempts of a request, and an epoch for each credentials.
 _begun: ContextVar[_Begun | None] = ContextVar("keyturn_begun", default=None)
-
-
-class _File(Protocol):
-    def seekable(self) -> bool: ...
-    def seek(self, offset: int, /) -> int: ...
-    def tell(self) -> int: ...
 
 
 def addresses(origins: frozenset[Origin]) -> frozenset[Address]:
@@ -51,7 +41,7 @@ def addresses(origins: frozenset[Origin]) -> frozenset[Address]:
 class HopCall:
     """One hop of a request."""
 
-    __slots__ = ("_kept", "_ours", "_sent_at", "content", "credentials", "request")
+    __slots__ = ("_body", "_kept", "_ours", "_repeatable", "_sent_at", "content", "credentials", "request")
 
     def __init__(self, request: ClientRequest, credentials: Credentials, ours: frozenset[Address]) -> None:
         self.request = request
@@ -59,6 +49,8 @@ class HopCall:
         self.credentials, self._ours = credentials, ours
         self._kept: Kept | None = None
         self._sent_at = 0.0
+        self._body: Body | None = None
+        self._repeatable = False
 
     @property
     def method(self) -> str:
@@ -110,8 +102,13 @@ class HopCall:
         return True
 
     def replayable(self) -> bool:
-        """Tell whether the body can be sent again, whole."""
-        return is_repeatable(self.request.body)
+        """Tell whether the body can be sent again, whole; a middleware further in may have put it there."""
+        body = self.request.body
+        if body is not self._body:
+            self._body, self._repeatable = body, is_repeatable(body)
+            if self._repeatable:
+                keep_apart(body)
+        return self._repeatable
 
     def status(self, response: ClientResponse) -> int:
         """Return the status."""
@@ -164,28 +161,3 @@ def may_go_on(request: ClientRequest, credentials: Credentials, snapshot: Snapsh
 
 def _timer(request: ClientRequest) -> object:
     return getattr(request, "_timer", request)
-
-
-def is_repeatable(body: payload.Payload | bytes) -> bool:
-    """Tell whether aiohttp writes this body a second time as it did the first.
-
-    Bytes it does, a file that can seek, and a form of such parts. Of a
-    generator or a stream nothing is left, and nobody knows of a payload with a
-    way of writing of its own.
-    """
-    if isinstance(body, bytes):
-        return True
-    if isinstance(body, payload.BytesPayload):
-        kind, plain = type(body), payload.BytesPayload
-        return kind.write is plain.write and kind.write_with_length is plain.write_with_length
-    if type(body) is MultipartWriter:
-        return all(is_repeatable(part) for part, *_ in body)
-    return type(body) in _FILES and not body.consumed and _seeks(cast(_File, body._value))
-
-
-def _seeks(file: _File) -> bool:
-    """Tell whether a file can seek, by doing it: aiohttp goes on where a seek fails."""
-    try:
-        return file.seekable() and file.seek(file.tell()) >= 0
-    except (AttributeError, OSError, ValueError):
-        return False
