@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from keyturn.client import loop
 from keyturn.errors import KeyturnError
 
 logger = logging.getLogger("keyturn.client")
@@ -204,7 +205,9 @@ def _hand(event: Event, callback: Callback) -> None:
     outermost, _inside.callback = not _inside.callback, True
     try:
         callback(event)
-    except (Exception, SystemExit):  # an exit would end keyturn's thread, not the process
+    except BaseException as error:  # an exit would end keyturn's thread, not the process
+        if not isinstance(error, Exception | SystemExit) and not loop.is_current():
+            raise
         logger.exception("the on_event callback failed on %s", type(event).__name__)
     finally:
         _inside.callback = not outermost
