@@ -217,6 +217,22 @@ def test_a_server_that_does_not_answer_costs_the_grant_s_time_out(strict_server:
     strict_server.release()
 
 
+def test_a_client_without_a_time_out_of_its_own_is_bounded_by_the_grant_s() -> None:
+    async def silent(request: httpx2.Request) -> httpx2.Response:
+        await asyncio.sleep(3600)
+        return httpx2.Response(200)
+
+    grant = grants.OAuth2(
+        URL,
+        revoke_url=REVOKE,
+        http=lambda: httpx2.AsyncClient(transport=httpx2.MockTransport(silent), timeout=None),
+        timeout=timedelta(milliseconds=50),
+    )
+
+    with pytest.raises(keyturn.OutcomeUnknown, match="got no answer"):
+        revoke(grant)
+
+
 def test_a_revocation_end_point_that_nobody_listens_at_is_unavailable(strict_server: StrictServer) -> None:
     strict_server.sign_in()
     grant = grants.OAuth2(URL, revoke_url="http://127.0.0.1:9/revoke")
