@@ -1,4 +1,4 @@
-"""keyturn's fixtures for pytest, which finds them wherever keyturn is installed; `-p no:keyturn` turns them off.
+"""keyturn's fixtures for pytest, which finds them where keyturn is installed; `-p no:keyturn` turns them off.
 
 `strict_server` is a strict authorization and API server: one process a test
 run, or one a worker under xdist, started when a test first asks for it, and

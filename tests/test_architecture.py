@@ -27,6 +27,7 @@ ROOMS = {
     "keyturn.demo": "faces",
     "keyturn.audit": "faces",
     "keyturn.testing": "testing",
+    "keyturn.clocks": "ground",
     "keyturn.errors": "ground",
     "keyturn.tokens": "ground",
     "keyturn.client": "client core",
@@ -35,7 +36,7 @@ ROOMS = {
         for name in (
             *("httpx", "httpx2", "httpx_call", "httpx_family"),
             *("requests", "niquests", "requests_call", "requests_family"),
-            *("aiohttp", "aiohttp_bodies", "aiohttp_call"),
+            *("aiohttp", "aiohttp_call"),
             "opentelemetry",
         )
     },

@@ -1,4 +1,4 @@
-"""The pytest plug-in, as users meet it: there without a word of configuration, and unnoticed until it is used."""
+"""The pytest plug-in, as users meet it: there without any configuration, and unnoticed until it is used."""
 
 from __future__ import annotations
 

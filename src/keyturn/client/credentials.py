@@ -7,7 +7,6 @@ decided in `keyturn.client.state`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -25,6 +24,7 @@ from keyturn.client.snapshot import Snapshot
 from keyturn.client.state import REPLACED
 from keyturn.client.token_stores import check_store
 from keyturn.client.traffic import Traffic
+from keyturn.clocks import now
 from keyturn.errors import ConfigurationError, CredentialsClosed, SessionEnded
 from keyturn.tokens import Tokens
 
@@ -68,7 +68,7 @@ class Credentials(Traffic):
         name: str | None = None,
         on_event: events.Callback | None = None,
         retry_for: timedelta = timedelta(seconds=30),
-        clock: Clock = time.time,
+        clock: Clock = now,
     ) -> None:
         check_store(store)
         if not isinstance(tokens, Tokens | None) and not callable(tokens):

@@ -25,7 +25,6 @@ import asyncio
 import contextvars
 import itertools
 import random
-import time
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypedDict, cast
 
@@ -35,6 +34,7 @@ from keyturn.client.grants import Grant, Wire
 from keyturn.client.grants.answers import failure
 from keyturn.client.seed import Seeded
 from keyturn.client.snapshot import Snapshot
+from keyturn.clocks import monotonic
 from keyturn.errors import KeyturnError, OutcomeUnknown, RefreshUnavailable, SessionEnded
 from keyturn.tokens import Tokens
 
@@ -93,7 +93,7 @@ class Flight:
         self.brought: Tokens | None = None
         self._over = Gate()
         self._attempts = 0
-        self._started = time.monotonic()
+        self._started = monotonic()
         self._grant, self._clock, self._needed, self._land = grant, clock, needed, land
         self._patience, self._wait, self._clear = patience, wait, clear
         self._wire: Wire | None = None
@@ -117,7 +117,7 @@ class Flight:
         return {
             "flight": self.number,
             "waiters": self.landed.waiters + self.stalled.waiters,
-            "duration": time.monotonic() - self._started,
+            "duration": monotonic() - self._started,
             "attempts": self._attempts,
         }
 
@@ -191,7 +191,7 @@ class Flight:
 
     async def _buy(self) -> Tokens | None:
         """Return the new pair, trying again as the rules above allow; None once nobody needs it any more."""
-        patience_ends = time.monotonic() + self._patience
+        patience_ends = monotonic() + self._patience
         first_sent: tuple[float, float] | None = None
         trouble: OutcomeUnknown | RefreshUnavailable
         for gate in self._clear:
@@ -201,7 +201,7 @@ class Flight:
         await asyncio.sleep(self._wait)
         while self._needed():
             self._attempts += 1
-            moment = time.monotonic(), self._clock()
+            moment = monotonic(), self._clock()
             try:
                 return await self._exchange()
             except OutcomeUnknown as error:
@@ -211,7 +211,7 @@ class Flight:
                 trouble = error
             wait = schedule.backoff(self._attempts, random.random())  # noqa: S311 - spreads load, guards nothing
             wait = max(wait, getattr(trouble, "retry_after", None) or 0.0)
-            if time.monotonic() + wait > patience_ends or not self._may_send_again(first_sent, wait):
+            if monotonic() + wait > patience_ends or not self._may_send_again(first_sent, wait):
                 raise self._final(trouble)
             self.stalled.open()
             await asyncio.sleep(wait)
@@ -243,7 +243,7 @@ class Flight:
         if first_sent is None or not self._grant.rotates:
             return True
         window = self._grant.replay_window
-        elapsed = max(time.monotonic() - first_sent[0], self._clock() - first_sent[1])
+        elapsed = max(monotonic() - first_sent[0], self._clock() - first_sent[1])
         return elapsed + wait + min(1.0, window * _WINDOW_MARGIN) <= window
 
     def _final(self, trouble: OutcomeUnknown | RefreshUnavailable) -> KeyturnError:

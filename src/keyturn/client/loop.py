@@ -29,6 +29,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar, cast
 
 from keyturn.client import native
+from keyturn.clocks import monotonic
 from keyturn.errors import RefreshError, RefreshUnavailable
 
 T = TypeVar("T")
@@ -46,6 +47,10 @@ class Airborne(Protocol):
 class _Loop(asyncio.SelectorEventLoop):
     def __del__(self) -> None:
         """Say nothing: the loop lives as long as the process, and a child only inherits it."""
+
+    def time(self) -> float:
+        """Return seconds of a clock that nobody freezes: no wait would end by one that stands still."""
+        return monotonic()
 
     async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
         """Resolve a name on a daemon thread: a resolver that hangs must not hold the process at exit."""

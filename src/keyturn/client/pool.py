@@ -9,7 +9,6 @@ flights; of what is idle, the pool itself keeps the most recently used.
 from __future__ import annotations
 
 import functools
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
@@ -23,6 +22,7 @@ from keyturn.client.credentials import Credentials
 from keyturn.client.flight import Clock
 from keyturn.client.grants import Function, Grant
 from keyturn.client.snapshot import Snapshot
+from keyturn.clocks import now
 from keyturn.errors import ConfigurationError, CredentialsClosed
 from keyturn.tokens import Tokens
 
@@ -76,7 +76,7 @@ class CredentialsPool:
         store: str = "memory://",
         on_event: events.Callback | None = None,
         retry_for: timedelta = timedelta(seconds=30),
-        clock: Clock = time.time,
+        clock: Clock = now,
         most_idle: int = 1000,
     ) -> None:
         if tokens is not None and not callable(tokens):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 
 from keyturn.client import events, loop
 from keyturn.client.flight import Clock, Flight, Outcome
 from keyturn.client.gate import Gate
 from keyturn.client.snapshot import Snapshot
+from keyturn.clocks import monotonic
 from keyturn.errors import (
     ConfigurationError,
     KeyturnError,
@@ -115,7 +115,7 @@ class _Wait:
     def __init__(self, flight: Flight, snapshot: Snapshot) -> None:
         self._flight, self._snapshot = flight, snapshot
         self.outcome: Outcome | None = None  # as this caller finds it when his wait is over
-        self._began = time.monotonic()
+        self._began = monotonic()
 
     def __enter__(self) -> _Wait:
         self._flight.announce(events.Waiting, self._snapshot, flight=self._flight.number)
@@ -129,7 +129,7 @@ class _Wait:
             events.Waited,
             self._snapshot,
             flight=self._flight.number,
-            duration=time.monotonic() - self._began,
+            duration=monotonic() - self._began,
             result=result,
             cause=cause,
         )
@@ -148,8 +148,8 @@ def _ends(timeout: float | None) -> float | None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise ConfigurationError("timeout is a number of seconds")
-    return time.monotonic() + timeout
+    return monotonic() + timeout
 
 
 def _left(ends: float | None) -> float | None:
-    return None if ends is None else max(0.0, ends - time.monotonic())
+    return None if ends is None else max(0.0, ends - monotonic())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from keyturn.client.carriers import Carrier
+from keyturn.clocks import now
 from keyturn.tokens import Tokens
 
 
@@ -27,7 +27,7 @@ class Wire:
     `errand` is what errors call the request.
     """
 
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] = now
     begun: bool = True
     connecting: bool = False
     sent: bool = False
