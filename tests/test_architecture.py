@@ -36,7 +36,7 @@ ROOMS = {
         for name in (
             *("httpx", "httpx2", "httpx_call", "httpx_family"),
             *("requests", "niquests", "requests_call", "requests_family"),
-            *("aiohttp", "aiohttp_call"),
+            *("aiohttp", "aiohttp_bodies", "aiohttp_call"),
             "opentelemetry",
         )
     },
