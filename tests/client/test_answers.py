@@ -27,6 +27,7 @@ import keyturn.client.httpx2
 from keyturn.client import Bearer, CookieNames, Cookies, InBody, grants
 from keyturn.client.answer import Answer, set_cookies
 from keyturn.client.carriers import Carrier, merge_cookies
+from keyturn.client.grants.reply import Reply
 from keyturn.errors import (
     ConfigurationError,
     KeyturnError,
@@ -706,6 +707,13 @@ def test_a_refusal_that_asks_for_another_scheme_only_is_none_of_ours() -> None:
 
 
 # Reading cookies and bodies
+
+
+def test_an_answer_shows_neither_its_headers_nor_its_body() -> None:
+    answer = Answer(200, {"X-Access-Token": "secret"}, 0.0, ("a=secret",), b'{"access_token": "secret"}')
+
+    assert repr(answer) == "<Answer 200, 26 bytes>"
+    assert repr(Reply(200, {}, 0.0, (), b"secret", secrets=("secret",))) == "<Reply 200, 6 bytes>"
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,12 @@ class HTTPResponse(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """The status, the headers (a case-insensitive mapping), the `Set-Cookie`s and the body of a response.
 
-    `sent_at` is when its request was sent, in POSIX seconds.
+    `sent_at` is when its request was sent, in POSIX seconds. The repr leaves
+    out headers and body, which hold tokens.
     """
 
     status: int
@@ -54,6 +55,9 @@ class Answer:
     sent_at: float
     set_cookies: tuple[str, ...] = ()
     content: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status}, {len(self.content)} bytes>"
 
     @classmethod
     def of(cls, response: HTTPResponse) -> Answer:

@@ -47,7 +47,7 @@ class _Same:
         return self.proof
 
 
-def client_auth(
+def proof_of(
     client_id: str | None, client_secret: str | None, chosen: Method | ClientAuth | None
 ) -> ClientAuth:
     """Return what proves this client. Raises ConfigurationError for what does not go together."""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from keyturn.client.answer import tokens_at
 from keyturn.client.grants import answers
-from keyturn.client.grants.client_auth import ClientAuth, Method, client_auth
+from keyturn.client.grants.client_auth import ClientAuth, Method, proof_of
 from keyturn.client.grants.http import HTTPGrant, Post
 from keyturn.client.grants.reply import Reply
 from keyturn.client.grants.transport import HTTPFactory
@@ -62,7 +62,7 @@ class TokenEndPoint(HTTPGrant):
             timeout=timeout,
         )
         self._client_id = client_id or ""
-        self._auth = _chosen(client_id, client_secret, client_auth)
+        self._auth = proof_of(client_id, client_secret, client_auth)
         self._params = _checked_params(params)
         self._form: dict[str, str | Sequence[str]] = {"grant_type": grant_type, **self._params}
         for name, value in (("scope", scope), ("audience", audience)):
@@ -98,9 +98,6 @@ class TokenEndPoint(HTTPGrant):
                 raise OutcomeUnknown(wrong, status=reply.status)
             raise RefreshMisconfigured(wrong, status=reply.status)
         return pair
-
-
-_chosen = client_auth  # whose name the parameter takes, as the registry of OpenID Connect has it
 
 
 def _checked_params(params: Mapping[str, str] | None) -> dict[str, str]:
