@@ -163,7 +163,7 @@ def test_a_dropped_answer_of_the_api_is_the_callers_and_starts_nothing(
 
 
 @every_way
-@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # aiohttp would have a file
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # aiohttp wants files
 def test_a_large_body_that_is_refused_after_it_was_read_is_sent_again_whole(
     strict_server: StrictServer, way: Way
 ) -> None:
