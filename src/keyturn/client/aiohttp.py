@@ -44,8 +44,9 @@ class Middleware:
     they make of the body is made once.
 
     A request opts out with `middlewares=()`, which takes the place of the
-    session's. `Authorization` headers, `auth=` and cookies of our names give
-    way on a request to our origins; opt out to send your own.
+    session's; `ws_connect` has no such argument and needs another session.
+    `Authorization` headers, `auth=` and cookies of our names give way on a
+    request to our origins: opt out to send your own.
 
     Every hop of a redirect is attached and judged by itself, as is the
     handshake of `ws_connect`. To other origins nothing of ours goes, nor does
@@ -156,5 +157,10 @@ class Loaded:
 
 
 async def load(response: aiohttp.ClientResponse) -> Loaded:
-    """Read a login response, for `credentials.sign_in(grant.read(await load(response)))`."""
+    """Read a login response, for `credentials.sign_in(grant.read(await load(response)))`.
+
+    Log in with `middlewares=()`, or with a session of its own, and load at
+    once: aiohttp does not tell when a request was sent, so that `expires_in`
+    counts from here.
+    """
     return Loaded(response.status, response.headers, await response.read())
