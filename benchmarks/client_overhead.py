@@ -1,150 +1,119 @@
 """What the auth layer costs a request with a fresh token, over the bare client with a static header.
 
-    uv run python benchmarks/client_overhead.py
+    uv run --group bench python -m benchmarks.client_overhead
 
-Interleaved rounds over a transport that answers from memory; the minimum of
-the rounds counts, in microseconds of this process's CPU. `null` is an auth
-class that only hands the request on: what the host library charges for any
-`auth=` at all. The ratio to a real request is measured on loopback.
+The transport answers from memory. The variants of a host take turns in rounds
+of a few calls, in another order each time; the minimum of the rounds counts,
+in CPU time of this process, which another process cannot lengthen as it does
+wall time. "bare again" is the noise of the figures; "one header" an auth
+class that writes the header and nothing else: what any must cost.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import random
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import httpx
-import httpx2
+from benchmarks.memory_clients import HOSTS, Variants
 
-import keyturn
-import keyturn.client.httpx
-import keyturn.client.httpx2
-from keyturn.client import grants
-from keyturn.testing import StrictServer
-
-ROUNDS, CALLS = 400, 50
-ORIGIN = "http://127.0.0.1:9"
+ROUNDS, CALLS = 1000, 10
+URL = "http://127.0.0.1:9/statistics"
 
 
-def credentials(origin: str, tokens: keyturn.Tokens) -> keyturn.Credentials:
-    """Return credentials whose token stays fresh for the whole run."""
-    return keyturn.Credentials(grants.OAuth2(origin + "/token"), tokens=tokens, origins=[origin])
+@dataclass(frozen=True)
+class Cost:
+    """What one client costs on one host, in seconds a request."""
+
+    host: str
+    client: str
+    bare: float
+    total: float
+
+    @property
+    def over(self) -> float:
+        """Return the seconds over the bare client."""
+        return self.total - self.bare
 
 
-def null_auth(lib: Any) -> Any:
-    """Return an auth object of `lib` that only hands the request on."""
-
-    class Null(lib.Auth):  # type: ignore[misc]
-        def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
-            yield request
-
-        async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
-            yield request
-
-    return Null()
-
-
-def variants(lib: Any, adapter: Any, origin: str, tokens: keyturn.Tokens) -> dict[str, dict[str, Any]]:
-    """Return the clients' arguments, by name."""
-    static = {"Authorization": "Bearer " + tokens.access}
-    return {
-        "static header": {"headers": static},
-        "null": {"headers": static, "auth": null_auth(lib)},
-        "keyturn": {"auth": adapter.Auth(credentials(origin, tokens))},
-    }
-
-
-def sync_round(client: Any, calls: int) -> float:
-    """Return the CPU seconds of one synchronous call."""
+def _round(get: Callable[[str], Any]) -> float:
     started = time.process_time()
-    for _ in range(calls):
-        client.get("/statistics")
-    return (time.process_time() - started) / calls
+    for _ in range(CALLS):
+        get(URL)
+    return (time.process_time() - started) / CALLS
 
 
-async def async_round(client: Any, calls: int) -> float:
-    """Return the CPU seconds of one asynchronous call."""
+async def _async_round(get: Callable[[str], Any]) -> float:
     started = time.process_time()
-    for _ in range(calls):
-        await client.get("/statistics")
-    return (time.process_time() - started) / calls
+    for _ in range(CALLS):
+        await get(URL)
+    return (time.process_time() - started) / CALLS
 
 
-def best(rounds: dict[str, Callable[[], float]], count: int) -> dict[str, float]:
+def _minima(rounds: dict[str, Callable[[], float]], count: int) -> dict[str, float]:
     """Run every variant once a round, each round in another order; return the minimum of each."""
-    minimum = dict.fromkeys(rounds, float("inf"))
+    minima = dict.fromkeys(rounds, float("inf"))
     names = list(rounds)
+    gc.collect()
     gc.disable()
-    for _ in range(count):
+    for i in range(count):
         random.shuffle(names)
         for name in names:
-            minimum[name] = min(minimum[name], rounds[name]())
+            minima[name] = min(minima[name], rounds[name]())
+        if i % 20 == 0:
             gc.collect()
     gc.enable()
-    return minimum
+    return minima
 
 
-def report(title: str, figures: dict[str, float]) -> None:
-    """Print one comparison."""
-    base = figures["static header"]
-    cells = "  ".join(
-        f"{name} {value * 1e6:6.1f} us ({(value - base) * 1e6:+5.2f} us, {value / base:.3f}x)"
-        for name, value in figures.items()
-    )
-    sys.stdout.write(f"{title:28} {cells}\n")
+def measure(rounds: int = ROUNDS) -> list[Cost]:
+    """Return the costs of every client on every host."""
+    costs = []
+    for host, make in HOSTS.items():
+        loop = asyncio.new_event_loop()
+        try:
+            costs += _host(host, make, loop, rounds)
+        finally:
+            loop.close()
+    return costs
 
 
-def measure(lib: Any, adapter: Any, origin: str, tokens: keyturn.Tokens, title: str, **real: int) -> None:
-    """Measure sync and async, in memory unless `real` gives rounds and calls on sockets."""
-    rounds, calls = real.get("rounds", ROUNDS), real.get("calls", CALLS)
-
-    def options() -> dict[str, Any]:
-        if real:
-            return {"base_url": origin, "trust_env": False}
-        return {"base_url": origin, "transport": lib.MockTransport(lambda request: lib.Response(200))}
-
-    clients = {
-        name: lib.Client(**options(), **arguments)
-        for name, arguments in variants(lib, adapter, origin, tokens).items()
-    }
-    for client in clients.values():
-        sync_round(client, calls)
-    report(
-        f"{title} {lib.__name__} sync",
-        best({name: lambda c=client: sync_round(c, calls) for name, client in clients.items()}, rounds),  # type: ignore[misc]
-    )
-    for client in clients.values():
-        client.close()
-
-    loop = asyncio.new_event_loop()
-    asyncs = {
-        name: lib.AsyncClient(**options(), **arguments)
-        for name, arguments in variants(lib, adapter, origin, tokens).items()
-    }
+def _host(
+    host: str, make: Callable[[], Variants], loop: asyncio.AbstractEventLoop, rounds: int
+) -> list[Cost]:
+    is_async = host.endswith("tasks")
     run = loop.run_until_complete
-    report(
-        f"{title} {lib.__name__} async",
-        best({name: lambda c=client: run(async_round(c, calls)) for name, client in asyncs.items()}, rounds),  # type: ignore[misc]
-    )
-    for client in asyncs.values():
-        run(client.aclose())
-    loop.close()
+
+    async def made() -> Variants:
+        return make()  # some clients want to be made where they run
+
+    variants = run(made()) if is_async else make()
+    drivers: dict[str, Callable[[], float]] = {
+        name: (lambda get=get: run(_async_round(get))) if is_async else (lambda get=get: _round(get))  # type: ignore[misc]
+        for name, (get, _) in variants.items()
+    }
+    minima = _minima(drivers, rounds)
+    for _, close in variants.values():
+        closing = close()
+        if is_async:
+            run(closing)
+    return [Cost(host, name, minima["bare"], total) for name, total in minima.items() if name != "bare"]
 
 
 def main() -> None:
-    """Measure both libraries, in memory and on loopback."""
-    hosts = [(httpx2, keyturn.client.httpx2), (httpx, keyturn.client.httpx)]
-    tokens = keyturn.Tokens("a" * 400, "r" * 40, time.time() + 1e6)
-    for lib, adapter in hosts:
-        measure(lib, adapter, ORIGIN, tokens, "memory")
-    with StrictServer(ttl=1e6) as server:
-        for lib, adapter in hosts:
-            measure(lib, adapter, server.url, server.sign_in(), "loopback", rounds=10, calls=200)
+    """Print the costs."""
+    parser = argparse.ArgumentParser(description="The CPU time that an auth layer costs.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    for cost in measure(parser.parse_args().rounds):
+        sys.stdout.write(
+            f"{cost.host:18} {cost.client:24} {cost.over * 1e6:+6.2f} us over {cost.bare * 1e6:6.1f} us\n"
+        )
 
 
 if __name__ == "__main__":
