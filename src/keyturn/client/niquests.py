@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+from types import CoroutineType
 from typing import Any
 
 from keyturn.client import requests_family as family
@@ -54,10 +54,15 @@ class Auth(AuthBase):
         return type(self), (self._office.credentials,)
 
     def __call__(self, r: niquests.PreparedRequest) -> niquests.PreparedRequest:
-        """Have the tokens attached when the request leaves."""
-        passage = _Passage(self._office)
-        r.register_hook("pre_request", passage.departing)
-        r.register_hook("response", passage.arrived)
+        """Attach the tokens to a request that has been prepared."""
+        office = self._office
+        snapshot = office.begin(r)
+        passage = _Passage(office, snapshot)
+        if snapshot is None:
+            family.run(passage.first_leg(r))
+        if office.exposed:
+            passage.watch_cookies(r)
+        r.hooks["response"].append(passage.arrived)  # first: the caller's are added after this
         return r
 
 
@@ -76,69 +81,47 @@ class AsyncAuth(AuthBase):
         return type(self), (self._office.credentials,)
 
     def __call__(self, r: niquests.PreparedRequest) -> niquests.PreparedRequest:
-        """Have the tokens attached when the request leaves."""
-        passage = _AsyncPassage(self._office)
-        r.register_hook("pre_request", [passage.departing, _must_be_awaited])
-        r.register_hook("response", passage.arrived)
+        """Attach tokens that are at hand to a request that has been prepared; others when it leaves."""
+        office = self._office
+        snapshot = office.begin(r)
+        passage = _AsyncPassage(office, snapshot)
+        if snapshot is None:
+            r.register_hook("pre_request", [_FirstLeg(passage).take, _must_be_awaited])
+        if office.exposed:
+            passage.watch_cookies(r)
+        hooks: list[Any] = r.hooks["response"]
+        hooks += passage.arrived, _must_be_awaited
         return r
 
 
-class _Begun(family.Passage):
-    """A passage that begins when the session sends, and is told of every hop that the session sends."""
-
-    __slots__ = ("_begun",)
-
-    def __init__(self, office: family.Office) -> None:
-        super().__init__(office)
-        self._begun = False
-
-    def _needs_thought(self, request: niquests.PreparedRequest) -> bool:
-        """Attach tokens that are at hand, to a hop too; tell whether the first leg must be taken."""
-        office = self._office
-        if self._begun:
-            self.hop(request)
-            return False
-        self._begun = True
-        if office.exposed:  # who multiplexes tells of no redirect
-            self.watch_cookies(request)
-        self.snapshot = office.begin(request)
-        return self.snapshot is None
-
-
-class _Passage(_Begun):
+class _Passage(family.Passage):
     """A passage in a Session."""
 
     __slots__ = ()
 
-    def departing(self, request: niquests.PreparedRequest) -> None:
-        """Attach the tokens to a request that is about to be sent."""
-        if self._needs_thought(request):
-            family.run(self.first_leg(request))
-
     def arrived(self, response: Any, **how: Any) -> Any:
         """Take on a response: the hook."""
-        state = response.__dict__  # niquests looks for laziness at each access to an attribute
+        state = _state(response)
         if isinstance(state.get("connection"), AsyncBaseAdapter):
             raise ConfigurationError("Auth is for a niquests.Session: an AsyncSession takes AsyncAuth")
-        if self.is_plain(state["status_code"], state["headers"]):
-            return None
-        return family.drive(self.second_leg(response), response, how)
+        office, status = self._office, state["status_code"]
+        if office.adopts or status >= 300 or office.refused(status, state["headers"]):
+            return family.drive(self.second_leg(response), response, how)
+        return None
 
 
-class _AsyncPassage(_Begun):
+class _AsyncPassage(family.Passage):
     """A passage in an AsyncSession."""
 
     __slots__ = ()
 
-    async def departing(self, request: niquests.PreparedRequest) -> None:
-        """Attach the tokens to a request that is about to be sent."""
-        if self._needs_thought(request):
-            await family.run_async(self.first_leg(request))
-
     async def arrived(self, response: Any, **how: Any) -> Any:
         """Take on a response: the hook. Those in its history are read, and need not be awaited any more."""
-        state = response.__dict__
-        if self.is_plain(state["status_code"], state["headers"]):
+        office, state = self._office, _state(response)
+        status, hooks = state["status_code"], state["request"].hooks["response"]
+        if _must_be_awaited in hooks[:2]:  # this was awaited: the hook after it has nothing left to say
+            hooks.remove(_must_be_awaited)
+        if not (office.adopts or status >= 300 or office.refused(status, state["headers"])):
             return None
         final = await family.drive_async(self.second_leg(response), response, how)
         for refused in final.history:
@@ -146,12 +129,33 @@ class _AsyncPassage(_Begun):
         return final
 
 
+class _FirstLeg:
+    """The first leg of a passage in an AsyncSession, to be taken once: a hop has the hook, too."""
+
+    __slots__ = ("_passage",)
+
+    def __init__(self, passage: family.Passage) -> None:
+        self._passage: family.Passage | None = passage
+
+    async def take(self, request: niquests.PreparedRequest) -> None:
+        """Attach the tokens when they are there: the hook."""
+        passage, self._passage = self._passage, None
+        if passage is not None:
+            await family.run_async(passage.first_leg(request))
+
+
 class _HopCookies(family.HopCookies, RequestsCookieJar):
     pass
 
 
+def _state(response: object) -> dict[str, Any]:
+    """Return the attributes of a response as they are: niquests' own access looks for laziness each time."""
+    state: dict[str, Any] = object.__getattribute__(response, "__dict__")
+    return state
+
+
 def _must_be_awaited(request: object) -> None:
     """Refuse a Session: it took the hook before this one for a plain function, and did not await it."""
-    if inspect.iscoroutine(request):
+    if isinstance(request, CoroutineType):
         request.close()
         raise ConfigurationError("AsyncAuth is for a niquests.AsyncSession: a Session takes Auth")

@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar, cast
 from keyturn.client.authflow import Journey, Step
 from keyturn.client.credentials import Credentials
 from keyturn.client.legs import Embarked, embark, land
-from keyturn.client.requests_call import PreparedCall, is_in_memory, servant
+from keyturn.client.requests_call import PreparedCall, is_in_memory, prefixes
 from keyturn.client.snapshot import Snapshot
 from keyturn.errors import ConfigurationError
 
@@ -45,13 +45,7 @@ class Office:
         self.exposed = "cookie" in carrier.headers or any(
             (scheme, port) == ("http", 80) for scheme, _, port in credentials.origins
         )
-        self._serves = servant(credentials.origins)
-
-    def serves(self, request: Any) -> bool:
-        """Tell whether a request is bound for one of our origins."""
-        url: str = request.url
-        end = url.find("/", 8)
-        return self._serves(url if end < 0 else url[:end])
+        self._ours = prefixes(credentials.origins)
 
     def begin(self, request: Any) -> Snapshot | None:
         """Attach fresh tokens and return them, where a request needs no more thought until it is answered.
@@ -60,14 +54,14 @@ class Office:
         its first leg.
         """
         if (
-            self.adopts
-            or not self.serves(request)
-            or not ((body := request.body) is None or is_in_memory(body))
-            or (snapshot := self.fresh()) is None
+            request.url.startswith(self._ours)
+            and not self.adopts
+            and ((body := request.body) is None or is_in_memory(body))
+            and (snapshot := self.fresh()) is not None
         ):
-            return None
-        self.attach(request.headers, snapshot)
-        return snapshot
+            self.attach(request.headers, snapshot)
+            return snapshot
+        return None
 
 
 class Passage:
@@ -123,13 +117,14 @@ class Passage:
         Raises what has become of the sign-in that the hop before was sent under.
         """
         office, headers, carrier = self._office, request.headers, self._office.carrier
+        call = PreparedCall(request, carrier, sent=False)
         if self.snapshot is not None:
             for name in carrier.headers:
                 if name != "cookie":  # which holds others' too
                     headers.pop(name, None)
         carrier.withhold(headers)
         # Where every answer renews, a hop leaves bare, is refused, and sent again as one that is noted.
-        if carrier.renews or not office.serves(request):
+        if carrier.renews or not call.serves(office.credentials):
             return
         if self.snapshot is None:
             self.snapshot = office.fresh()
@@ -138,16 +133,12 @@ class Passage:
         if self.snapshot is not None:
             carrier.attach(headers, self.snapshot)
 
-    def is_plain(self, status: int, headers: Any) -> bool:
-        """Tell whether a response is no more than what the caller gets."""
-        office = self._office
-        return not (office.adopts or status >= 300 or office.refused(status, headers))
-
     def arrived(self, response: Any, **how: Any) -> Any:
         """Take on a response: the hook."""
-        if self.is_plain(response.status_code, response.headers):
-            return None
-        return drive(self.second_leg(response), response, how)
+        office, status = self._office, response.status_code
+        if office.adopts or status >= 300 or office.refused(status, response.headers):
+            return drive(self.second_leg(response), response, how)
+        return None
 
 
 class _Past:
@@ -155,8 +146,6 @@ class _Past:
 
     def hop(self, request: object) -> None:
         """Do nothing."""
-
-    departing = hop
 
     def arrived(self, response: object, **how: object) -> None:
         """Do nothing."""
