@@ -31,12 +31,14 @@ def written(tokens: keyturn.Tokens) -> dict[str, object]:
 
 
 class Program:
-    """`python -m tests.scenarios.programs.<name>`, with every warning an error."""
+    """`python -m <package>.<name>`, with every warning an error."""
 
-    def __init__(self, name: str, given: dict[str, object]) -> None:
+    def __init__(
+        self, name: str, given: dict[str, object], *, package: str = "tests.scenarios.programs"
+    ) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - a file never fills up, as a pipe would
         self._process = subprocess.Popen(
-            [sys.executable, *_STRICT, "-m", f"tests.scenarios.programs.{name}", json.dumps(given)],
+            [sys.executable, *_STRICT, "-m", f"{package}.{name}", json.dumps(given)],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

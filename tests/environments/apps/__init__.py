@@ -1,0 +1,1 @@
+"""Applications that gunicorn and Celery serve in the tests of environments."""
