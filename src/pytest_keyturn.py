@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from keyturn.testing import StrictServer
+    from keyturn.testing import MockTransport, StrictServer
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +34,13 @@ def strict_server(_strict_server_process: StrictServer) -> StrictServer:
     """A strict server without sessions, counts or faults, with the default settings."""
     _strict_server_process.reset()
     return _strict_server_process
+
+
+@pytest.fixture
+def mock_exchange() -> Iterator[MockTransport]:
+    """A strict token end point in memory, for a grant's `http=mock_exchange.client`."""
+    from keyturn.testing import MockTransport
+
+    mock = MockTransport()
+    yield mock
+    mock.release()

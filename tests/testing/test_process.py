@@ -187,9 +187,9 @@ def test_it_imports_neither_the_client_nor_the_server_of_keyturn() -> None:
             elif isinstance(node, ast.Import):
                 imported.update(alias.name for alias in node.names)
     foreign = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
-    assert foreign == {"keyturn", "h11", "joserfc"}
+    assert foreign == {"keyturn", "h11", "httpx2", "joserfc"}
     inner = {name.split(".")[1] for name in imported if name.startswith("keyturn.")}
-    assert inner == {"errors", "tokens", "testing"}
+    assert inner == {"clocks", "errors", "tokens", "testing"}
 
 
 def test_a_clock_moves_only_when_it_is_told_to() -> None:

@@ -15,7 +15,8 @@ are in `pytest_keyturn`.
 """
 
 from keyturn.testing.clock import Clock
-from keyturn.testing.handle import StrictServer
+from keyturn.testing.mock_transport import MockTransport
 from keyturn.testing.records import Seen, Settings, Stats, Switches
+from keyturn.testing.strict_server import StrictServer
 
-__all__ = ["Clock", "Seen", "Settings", "Stats", "StrictServer", "Switches"]
+__all__ = ["Clock", "MockTransport", "Seen", "Settings", "Stats", "StrictServer", "Switches"]

@@ -9,11 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import time
 from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
-from keyturn.testing.protocol import Request
+from keyturn.testing.messages import Request
 from keyturn.testing.state import World, same
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -85,7 +84,7 @@ def _basic(scheme: str, value: str) -> tuple[str, str]:
 
 
 def _check_assertion(world: World, request: Request, assertion: str) -> None:
-    header, claims, now = _part(assertion, 0), _part(assertion, 1), time.time()
+    header, claims, now = _part(assertion, 0), _part(assertion, 1), world.clock()
     if not _signed(assertion, str(header.get("alg")), world.settings.client_key):
         raise _refused("the assertion is not signed by the client's key")
     expires, issued, jti = claims.get("exp"), claims.get("iat"), claims.get("jti")

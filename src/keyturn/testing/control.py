@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keyturn.testing import state
-from keyturn.testing.protocol import Answer, Request, json_answer
+from keyturn.testing.messages import Answer, Request, json_answer
 from keyturn.testing.state import Barrier, Fault, World
 
 if TYPE_CHECKING:
@@ -61,9 +61,19 @@ async def respond(server: Server, request: Request) -> Answer:
         case "alive":
             known = world.refresh_tokens.get(asked["refresh"])
             return json_answer(200, {"alive": known is not None and not known.session.ended})
+        case "accepts":
+            return json_answer(200, {"accepts": _accepts(world, asked["access"])})
         case _:
             return json_answer(404, {})
     return json_answer(200, {})
+
+
+def _accepts(world: World, access: str) -> bool:
+    try:
+        state.check(world, access)
+    except state.Refused:
+        return False
+    return True
 
 
 async def _wait(world: World, at_least: Mapping[str, int], timeout: float) -> Answer:

@@ -1,86 +1,30 @@
-"""StrictServer: the server's process, held from a test.
-
-Every call is one short request on a connection of its own, with the standard
-library's client: nothing is shared, so any thread may call, whatever event
-loops run in others.
-"""
+"""Handle: what a test tells a strict server and asks of it, wherever that runs."""
 
 from __future__ import annotations
 
+import abc
 import base64
-import contextlib
-import http.client
-import importlib.util
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http.cookies import SimpleCookie
-from typing import Any, Literal, Self, Unpack
-from urllib.parse import urlsplit
+from typing import Any, Literal, Unpack
 
-from keyturn.errors import ConfigurationError, KeyturnError, MissingExtra
-from keyturn.testing.process import Process
+from keyturn.clocks import now
+from keyturn.errors import ConfigurationError, KeyturnError
 from keyturn.testing.records import Seen, Settings, Stats, Switches
 from keyturn.tokens import Tokens, received
 
-_HEADER = "x-keyturn-control"
-_ANSWERS_WITHIN = 10.0
-
 Body = bytes | str | Mapping[str, object] | None
 
+_ANSWERS_WITHIN = 10.0
 
-class StrictServer:
-    """A strict authorization and API server in a process of its own, on a loopback port.
 
-    Takes the settings of `Settings` by name. It starts with `start()` or on
-    entering a `with`; `close()` or the end of the `with` ends it, and so does
-    the end of the process that started it. May be used from any thread.
+class Handle(abc.ABC):
+    """A strict server as its tests see it. May be used from any thread."""
 
-    Raises MissingExtra where h11 is not installed, ConfigurationError for a
-    setting that is none.
-    """
-
-    def __init__(self, **settings: Unpack[Switches]) -> None:
-        try:
-            import h11  # noqa: F401
-        except ImportError:
-            raise MissingExtra("keyturn.testing needs h11: pip install 'keyturn[testing]'") from None
-        _check(settings)
-        self._given = dict(settings)
-        self._process: Process | None = None
-
-    # The process
-
-    def start(self) -> Self:
-        """Start the process and return when it listens.
-
-        Raises KeyturnError, with what it wrote to stderr, where it does not
-        come up within 10 seconds.
-        """
-        if self._process is not None:
-            raise KeyturnError("the strict server was started before")
-        self._process = Process(_flags(self._given))
-        return self
-
-    def close(self) -> None:
-        """End the process, and return when it has ended. May be called again, and before a start."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<StrictServer {'not running' if self._process is None else self._process.url}>"
-
-    @property
-    def url(self) -> str:
-        """The origin, such as "http://127.0.0.1:40123"."""
-        return self._running().url
+    def __init__(self, settings: Switches, clock: Callable[[], float] = now) -> None:
+        self._check(settings)
+        self._clock = clock
 
     # Sessions
 
@@ -89,7 +33,7 @@ class StrictServer:
 
         `ttl` is for its first access token only: 0 gives one that has expired.
         """
-        sent_at = time.time()
+        sent_at = self._clock()
         answer = self._post("/login", {"subject": subject, "ttl": ttl})
         return received(
             str(answer["access_token"]),
@@ -100,7 +44,7 @@ class StrictServer:
 
     def sign_in_cookies(self, subject: str = "alice", ttl: float | None = None) -> Tokens:
         """Start a session with `POST /login-cookies`; `extra` has the CSRF values by their cookies' names."""
-        sent_at = time.time()
+        sent_at = self._clock()
         answer = self._post("/login-cookies", {"subject": subject, "ttl": ttl})
         cookies = {name: morsel.value for name, morsel in SimpleCookie(answer["set-cookie"]).items()}
         return received(
@@ -123,22 +67,27 @@ class StrictServer:
         """Say whether the session that this refresh token was issued in goes on."""
         return bool(self._control("alive", refresh=tokens.refresh)["alive"])
 
+    def accepts(self, authorization: str | None) -> bool:
+        """Say whether an API should answer: whether this access token is good now.
+
+        Takes the token itself, or the value of an `Authorization` header, so
+        that an API that is mocked by other means can ask.
+        """
+        scheme, _, token = (authorization or "").rpartition(" ")
+        if scheme.lower() not in {"", "bearer"}:
+            return False
+        return bool(self._control("accepts", access=token)["accepts"])
+
     # Behaviour
 
     def configure(self, **settings: Unpack[Switches]) -> None:
         """Change settings from now on; those not named stay. Begins a new wave of `spread`."""
-        _check(settings)
+        self._check(settings)
         self._control("configure", **settings)
 
     def reset(self) -> None:
         """Go back to the constructor's settings and forget all else. Whoever is held is let go."""
         self._control("reset")
-
-    def hold_api(self, n: int) -> None:
-        """Answer none of the next `n` API requests until all of them have arrived."""
-        if n < 1:
-            raise ConfigurationError("hold_api holds at least one request")
-        self._control("hold_api", n=n)
 
     def hold_refresh(self, stage: Literal["before", "after"] = "before") -> None:
         """Hold token requests before they rotate, or between that and their answer, until `release()`."""
@@ -174,21 +123,6 @@ class StrictServer:
         """Close the connection of the next `times` revocations unanswered, and revoke nothing."""
         self._fault("revocation", None, None, None, times)
 
-    def fail_api(
-        self,
-        status: int,
-        headers: Mapping[str, str] | None = None,
-        body: Body = None,
-        times: int = 1,
-        path: str | None = None,
-    ) -> None:
-        """Answer the next `times` API requests (to `path`) with this, whatever their token."""
-        self._fault("api", status, headers, body, times, path)
-
-    def drop_api(self, times: int = 1, path: str | None = None) -> None:
-        """Close the connection of the next `times` API requests (to `path`) without an answer."""
-        self._fault("api", None, None, None, times, path)
-
     # What happened
 
     @property
@@ -221,7 +155,7 @@ class StrictServer:
             raise TimeoutError(f"not reached within {timeout} s: {at_least}; {stats}")
         return stats
 
-    # Talking to the process
+    # Talking to the server
 
     def _fault(
         self,
@@ -255,36 +189,16 @@ class StrictServer:
     def _post(
         self, path: str, content: Mapping[str, object], answers_within: float = _ANSWERS_WITHIN
     ) -> dict[str, Any]:
-        process = self._running()
-        host = urlsplit(process.url).netloc
-        headers = {"Content-Type": "application/json", _HEADER: process.secret}
-        with contextlib.closing(http.client.HTTPConnection(host, timeout=answers_within)) as connection:
-            try:
-                connection.request("POST", path, json.dumps(content), headers)
-                answer = connection.getresponse()
-                body = answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                raise KeyturnError(f"the strict server does not answer {path}: {process.stderr()}") from error
-        if answer.status != 200:
-            raise KeyturnError(f"the strict server answered {answer.status} to {path}")
-        cookies = "; ".join(value.partition(";")[0] for value in answer.headers.get_all("Set-Cookie", []))
+        status, body, set_cookies = self._ask(path, json.dumps(content).encode(), answers_within)
+        if status != 200:
+            raise KeyturnError(f"the strict server answered {status} to {path}")
+        cookies = "; ".join(value.partition(";")[0] for value in set_cookies)
         return {**json.loads(body), "set-cookie": cookies} if cookies else dict(json.loads(body))
 
-    def _running(self) -> Process:
-        if self._process is None:
-            raise KeyturnError("the strict server is not running")
-        return self._process
+    @abc.abstractmethod
+    def _ask(self, path: str, body: bytes, answers_within: float) -> tuple[int, bytes, Iterable[str]]:
+        """Post JSON to the server; return the status, the body and the Set-Cookies of its answer."""
 
-
-def _check(settings: Switches) -> None:
-    Settings().changed(settings)
-    if settings.get("client_auth") == "private_key_jwt" and importlib.util.find_spec("joserfc") is None:
-        raise MissingExtra("private_key_jwt needs joserfc: pip install 'keyturn[private-key-jwt]'")
-
-
-def _flags(settings: Mapping[str, object]) -> list[str]:
-    flags = []
-    for name, value in settings.items():
-        flag = name.replace("_", "-")
-        flags += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}={value}"]
-    return flags
+    def _check(self, settings: Switches) -> None:
+        """Raise ConfigurationError for a setting that is none, or that is none here."""
+        Settings().changed(settings)

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 
 from keyturn.testing import state
 from keyturn.testing.clients import Malformed, client_of
-from keyturn.testing.protocol import Answer, Request, json_answer
+from keyturn.testing.messages import Answer, Request, json_answer
 from keyturn.testing.state import Pair, Refused, World
 
 NO_STORE = (("Cache-Control", "no-store"), ("Pragma", "no-cache"))

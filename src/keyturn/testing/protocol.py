@@ -11,57 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 import h11
+
+from keyturn.clocks import monotonic
+from keyturn.testing.messages import Answer, Request, json_answer
 
 _LARGEST_HEAD = 256 * 1024
 _CHUNK = 64 * 1024
 
 _serials = itertools.count()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes back. Headers are pairs, because Set-Cookie occurs more than once."""
-
-    status: int
-    body: bytes = b""
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-def json_answer(status: int, content: Mapping[str, object], *headers: tuple[str, str]) -> Answer:
-    """Return an answer with a JSON body."""
-    return Answer(status, json.dumps(content).encode(), (("Content-Type", "application/json"), *headers))
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Request:
-    """A request, and what became of it.
-
-    `body` is what has arrived so far, `complete` says whether that is all.
-    `status` and the times are noted by whoever answers.
-    """
-
-    connection: Connection
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    at: float
-    body: bytearray = field(default_factory=bytearray)
-    complete: bool = False
-    status: int | None = None
-    answered_at: float | None = None
-
-    async def read(self) -> bytes:
-        """Return the whole body, once all of it is there."""
-        await self.connection.read_body(self)
-        return bytes(self.body)
 
 
 Responder = Callable[[Request], Awaitable[Answer | None]]
@@ -121,7 +82,7 @@ class Connection:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
             glue = "; " if name == "cookie" else ", "
             headers[name] = f"{headers[name]}{glue}{value}" if name in headers else value
-        return Request(self, event.method.decode(), unquote(path), query, headers, time.monotonic())
+        return Request(self, event.method.decode(), unquote(path), query, headers, monotonic())
 
     async def _next_event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-import time
+from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs, parse_qsl
 
-from keyturn.testing import control, state
-from keyturn.testing.oauth2 import content_of
-from keyturn.testing.protocol import Answer, Request, json_answer
+from keyturn.clocks import monotonic, now
+from keyturn.testing import control, oauth2, state
+from keyturn.testing.messages import Answer, Request, json_answer
 from keyturn.testing.records import Settings
 from keyturn.testing.state import Refused, World
 from keyturn.testing.token_endpoints import (
@@ -28,13 +28,23 @@ _CHALLENGE = ("WWW-Authenticate", 'Bearer error="invalid_token"')
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
-class Server:
-    """Answers requests, each in the world that it arrived in. `secret` opens the control paths."""
+Answering = Callable[[World, Request], Awaitable[Answer | None]]
 
-    def __init__(self, settings: Settings) -> None:
+
+class Server:
+    """Answers requests, each in the world that it arrived in. `secret` opens the control paths.
+
+    `answer` answers all but those and the handle's sign-ins; `clock` gives
+    POSIX seconds.
+    """
+
+    def __init__(
+        self, settings: Settings, answer: Answering | None = None, clock: Callable[[], float] = now
+    ) -> None:
         self.secret = secrets.token_urlsafe(24)
         self.settings = settings
-        self.world = World(settings)
+        self.world = World(settings, clock)
+        self._answer, self._clock = answer or _answer, clock
 
     async def respond(self, request: Request) -> Answer | None:
         """Answer a request; None drops the connection."""
@@ -49,15 +59,15 @@ class Server:
         if request.connection.serial not in world.connections:
             world.connections.add(request.connection.serial)
             world.count("connections")
-        answer = await _answer(world, request)
+        answer = await self._answer(world, request)
         request.status = None if answer is None else answer.status
-        request.answered_at = time.monotonic()
+        request.answered_at = monotonic()
         return answer
 
     def reset(self) -> None:
         """Begin a new world. Whoever is held in the old one is let go, and answered there."""
         self.world.release()
-        self.world = World(self.settings)
+        self.world = World(self.settings, self._clock)
 
 
 async def _answer(world: World, request: Request) -> Answer | None:
@@ -67,7 +77,7 @@ async def _answer(world: World, request: Request) -> Answer | None:
     if path in TOKEN:
         return await refresh(world, request, TOKEN[path])
     if path == REVOCATION:
-        return await revoke(world, request)
+        return await revoke(world, request, oauth2.revocation)
     if path.startswith("/redirect/"):
         return await _redirect(request)
     if path.startswith("/public/"):
@@ -129,7 +139,7 @@ async def _judged(world: World, request: Request, size: int) -> Answer | None:
     content = {**_receipt(request), "subject": known.session.subject, "generation": known.generation}
     headers: list[tuple[str, str]] = []
     if pair is not None and bearer is not None:
-        content["tokens"] = content_of(pair)
+        content["tokens"] = oauth2.content_of(pair)
         headers = [("X-Access-Token", pair.access), ("X-Refresh-Token", pair.refresh)]
         headers += [("X-Expires-In", str(pair.expires_in))]
     elif pair is not None:

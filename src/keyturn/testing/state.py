@@ -17,12 +17,12 @@ import hashlib
 import hmac
 import json
 import secrets
-import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from keyturn.testing.protocol import Answer, Request
+from keyturn.clocks import now
+from keyturn.testing.messages import Answer, Request
 from keyturn.testing.records import Settings, Stats
 
 
@@ -101,6 +101,7 @@ class World:
     """Everything between two resets. A request belongs to the world that it arrived in."""
 
     settings: Settings
+    clock: Callable[[], float] = now
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     sessions: list[Session] = field(default_factory=list)
     refresh_tokens: dict[str, RefreshToken] = field(default_factory=dict)
@@ -168,7 +169,7 @@ def refresh(world: World, token: str, *, csrf: str | None = None) -> Pair:
     if csrf is not None and not same(csrf, known.csrf):
         raise Refused("csrf")
     session, settings = known.session, world.settings
-    age = time.monotonic() - session.rotated_at
+    age = world.clock() - session.rotated_at
     replay = token == session.previous and age < settings.window
     if token != session.current and not replay:
         world.count("reuses")
@@ -218,7 +219,7 @@ def advance(world: World, session: Session, *, retire: bool) -> None:
     if retire:
         session.oldest = session.generation
     if world.settings.rotates:
-        session.previous, session.rotated_at = session.current, time.monotonic()
+        session.previous, session.rotated_at = session.current, world.clock()
         _new_refresh_token(world, session)
 
 
@@ -231,7 +232,7 @@ def check(world: World, token: str, *, csrf: str | None = None) -> AccessToken:
     expires = claims["exp"]
     if known.session.ended or known.given_up:
         raise Refused(known.session.ended or "revoked")
-    if not isinstance(expires, int | float) or time.time() >= expires or known.serial < world.expired_below:
+    if not isinstance(expires, int | float) or world.clock() >= expires or known.serial < world.expired_below:
         raise Refused("expired")
     if known.generation < known.session.oldest:
         raise Refused("superseded")
@@ -277,12 +278,12 @@ def _new_refresh_token(world: World, session: Session) -> None:
 
 def _pair(world: World, session: Session, ttl: float | None = None) -> Pair:
     lifetime = world.settings.ttl if ttl is None else ttl
-    jti, csrf, now = secrets.token_hex(8), secrets.token_hex(16), time.time()
+    jti, csrf, issued_at = secrets.token_hex(8), secrets.token_hex(16), world.clock()
     claims = {
         "sub": session.subject,
         "sid": session.sid,
-        "iat": now,
-        "exp": now + lifetime,
+        "iat": issued_at,
+        "exp": issued_at + lifetime,
         "jti": jti,
         "csrf": csrf,
     }

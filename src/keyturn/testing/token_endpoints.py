@@ -12,8 +12,8 @@ from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 
 from keyturn.testing import oauth2, state
+from keyturn.testing.messages import Answer, Request, json_answer
 from keyturn.testing.oauth2 import NO_STORE, pair_answer
-from keyturn.testing.protocol import Answer, Request, json_answer
 from keyturn.testing.state import Pair, Refused, World
 
 
@@ -54,8 +54,8 @@ async def refresh(
         world.refreshes_open -= 1
 
 
-async def revoke(world: World, request: Request) -> Answer | None:
-    """Answer a revocation, or as a fault does; None drops the connection."""
+async def revoke(world: World, request: Request, decide: Callable[[World, Request], Answer]) -> Answer | None:
+    """Answer a revocation as `decide` says, or as a fault does; None drops the connection."""
     await request.read()
     world.count("revocations")
     await _pass(world, "revocation")
@@ -64,7 +64,7 @@ async def revoke(world: World, request: Request) -> Answer | None:
         return fault.answer
     if request.method != "POST":
         return json_answer(405, {"error": "invalid_request"}, ("Allow", "POST"), *NO_STORE)
-    return oauth2.revocation(world, request)
+    return decide(world, request)
 
 
 async def _pass(world: World, stage: str) -> None:
@@ -103,12 +103,13 @@ def _cookies(world: World, request: Request) -> Answer:
     try:
         token = cookie(request, "refresh_token_cookie")
         csrf = request.headers.get("x-csrf-token", "")
-        return _cookies_answer(state.refresh(world, token, csrf=csrf))
+        return cookies_answer(state.refresh(world, token, csrf=csrf))
     except Refused as refusal:
         return json_answer(401, {"msg": f"refresh token {refusal.reason}"}, *NO_STORE)
 
 
-def _cookies_answer(pair: Pair) -> Answer:
+def cookies_answer(pair: Pair) -> Answer:
+    """Return the answer that puts a pair in a browser."""
     return json_answer(200, {"expires_in": pair.expires_in}, *NO_STORE, *set_cookies(pair))
 
 
@@ -122,7 +123,7 @@ def set_cookies(pair: Pair) -> list[tuple[str, str]]:
     ]
 
 
-SIGN_IN = {"/login": pair_answer, "/login-cookies": _cookies_answer}
+SIGN_IN = {"/login": pair_answer, "/login-cookies": cookies_answer}
 TOKEN = {
     "/token": oauth2.token,
     "/token/refreshToken": _envelope,
