@@ -128,6 +128,34 @@ def test_a_seed_that_cannot_be_loaded_is_tried_again_and_then_told_without_what_
     assert "refresh-token-7" not in str(raised.value)
 
 
+def test_a_seed_that_takes_too_long_leaves_nothing_unknown(strict_server: StrictServer) -> None:
+    go_on = threading.Event()
+    grant = grants.OAuth2(strict_server.url + "/token", timeout=timedelta(seconds=0.2))
+
+    def seed() -> None:
+        go_on.wait(WITHIN)
+
+    credentials = keyturn.Credentials(
+        grant, tokens=seed, origins=[strict_server.url], retry_for=timedelta(seconds=0)
+    )
+    with pytest.raises(keyturn.RefreshUnavailable, match="TimeoutError"):
+        credentials.get_tokens(timeout=WITHIN)
+    go_on.set()
+
+
+def test_an_expired_seed_whose_refresh_gets_no_answer_is_unknown_and_not_sent_again(
+    strict_server: StrictServer,
+) -> None:
+    strict_server.drop_refresh()
+    credentials = _credentials(strict_server, lambda: strict_server.sign_in(ttl=-1.0))
+
+    for _ in range(2):
+        with pytest.raises(keyturn.OutcomeUnknown):
+            credentials.get_tokens(timeout=WITHIN)
+
+    assert strict_server.stats.refreshes == 1
+
+
 def test_what_is_no_seed_is_a_clear_error(strict_server: StrictServer) -> None:
     wrong: object = {"access_token": "secret"}
     credentials = _credentials(strict_server, lambda: wrong)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ renewed on the same flight, so that nobody is given one.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import traceback
 from collections.abc import Awaitable, Callable
@@ -27,7 +28,8 @@ class Seeded:
     needs_refresh_token = False
 
     def __init__(self, grant: Grant, seed: Seed) -> None:
-        self.rotates, self.replay_window, self.timeout = grant.rotates, grant.replay_window, grant.timeout
+        self.rotates, self.replay_window = grant.rotates, grant.replay_window
+        self.timeout = 2 * grant.timeout  # for the seed, and for what it may have to buy
         self.carrier: Carrier = grant.carrier
         self._grant, self._seed = grant, seed
         self.loaded: Tokens | None = None
@@ -48,11 +50,13 @@ class Seeded:
             self.loaded = await self._load()
         if self.loaded.left(wire.clock()) > 0:
             return self.loaded
-        return await self._grant.exchange(self.loaded, wire)
+        async with asyncio.timeout(self._grant.timeout):
+            return await self._grant.exchange(self.loaded, wire)
 
     async def _load(self) -> Tokens:
         try:
-            pair = await self._call()
+            async with asyncio.timeout(self._grant.timeout):
+                pair = await self._call()
         except KeyturnError:
             raise
         except Exception as error:  # noqa: BLE001 - a database that is down, and whatever else users' code raises
