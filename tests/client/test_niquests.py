@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import pytest
 import keyturn
 from keyturn.client.niquests import AsyncAuth, Auth
 from keyturn.testing import StrictServer
-from tests.client.requests_kit import cookie_credentials
+from tests.client.requests_kit import LIBRARIES, Scripted, cookie_credentials
 from tests.kit import credentials_for, run_in_loop
 from tests.scenarios.http2 import Front
 
@@ -40,20 +41,39 @@ def in_session(auth: Any, use: Callable[[Any], Awaitable[T]], **options: Any) ->
 # An Auth for each kind of session
 
 
+def answered(_: object) -> tuple[int, dict[str, str]]:
+    return 200, {}
+
+
 @pytest.mark.parametrize("expired", [False, True], ids=["fresh", "expired"])
 def test_a_session_says_that_it_takes_auth(strict_server: StrictServer, expired: bool) -> None:
     credentials = credentials_for(strict_server, strict_server.sign_in(ttl=-1.0 if expired else None))
 
     with niquests.Session(auth=AsyncAuth(credentials)) as session:
+        Scripted(LIBRARIES[1], answered).on(session)
         with pytest.raises(keyturn.ConfigurationError, match="a Session takes Auth"):
-            session.get(strict_server.url + "/a", timeout=30)
+            session.get(strict_server.url + "/a")
+
+    assert strict_server.stats.refreshes == 0
 
 
 def test_an_async_session_says_that_it_takes_async_auth(strict_server: StrictServer) -> None:
     credentials = credentials_for(strict_server)
+    scripted = Scripted(LIBRARIES[1], answered)
 
-    with pytest.raises(keyturn.ConfigurationError, match="an AsyncSession takes AsyncAuth"):
-        in_session(Auth(credentials), lambda session: session.get(strict_server.url + "/a", timeout=30))
+    class Adapter(niquests.adapters.AsyncBaseAdapter):
+        async def send(self, request: Any, **_: Any) -> Any:  # type: ignore[override]
+            return scripted.respond(request, self)
+
+        async def close(self) -> None:
+            pass
+
+    async def use(session: Any) -> None:
+        session.mount("http://", Adapter())
+        with pytest.raises(keyturn.ConfigurationError, match="an AsyncSession takes AsyncAuth"):
+            await session.get(strict_server.url + "/a")
+
+    in_session(Auth(credentials), use)
 
 
 def test_async_auth_takes_nothing_but_credentials() -> None:
@@ -153,7 +173,7 @@ def test_a_lazy_response_may_be_asked_for_by_itself(strict_server: StrictServer,
     with lazily(front, credentials) as session:
         first, second = (session.get(f"{front.url}/{name}") for name in "ab")
         assert second.status_code == 200
-        assert first.json()["path"] if "path" in first.json() else first.status_code == 200
+        assert first.json()["subject"] == "alice"
 
     assert strict_server.stats.refreshes == 1
 
@@ -203,6 +223,8 @@ def test_a_multiplexed_stream_reaches_the_caller_unread(strict_server: StrictSer
         assert sum(len(chunk) for chunk in response.iter_content(65536)) >= 300_000
 
 
+# niquests leaves a connection open that a multiplexed redirect was sent by, with keyturn or without.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("awaiting", [False, True], ids=["sync", "async"])
 def test_a_multiplexed_redirect_takes_nothing_of_ours_to_another_origin(
     strict_server: StrictServer, other_server: StrictServer, front: Front, tmp_path: Path, awaiting: bool
@@ -232,7 +254,9 @@ def test_a_multiplexed_redirect_takes_nothing_of_ours_to_another_origin(
                 responses = [session.post(url, data=b"x") for url in (there, here)]
                 session.gather()
                 statuses = [response.status_code for response in responses]
+                del responses
 
+    gc.collect()
     assert statuses == [200, 200]
     (seen,) = other_server.seen
     assert not {"authorization", "cookie", "x-csrf-token"} & set(seen.headers)
