@@ -179,10 +179,11 @@ def _end() -> None:
     global _loop, _ended
     with _guard:
         _ended, loop, _loop = True, _loop, None
-    if loop is not None:
+    if loop is not None and _thread is not None:
         loop.call_soon_threadsafe(loop.stop)
-    if _thread is not None:
         _thread.join(_LONGEST_END)
+        if not loop.is_running():
+            loop.close()
 
 
 def _start_anew_in_child() -> None:
