@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.memory_clients import HOSTS, Variants
 
-ROUNDS, CALLS = 1000, 10
+ROUNDS, CALLS = 600, 10
 URL = "http://127.0.0.1:9/statistics"
 
 

@@ -1,4 +1,4 @@
-"""Clients whose requests are answered from memory: each host bare, with keyturn and with the peers that it has."""
+"""Clients whose requests are answered from memory: each host bare, with keyturn, and with its peers."""
 
 from __future__ import annotations
 

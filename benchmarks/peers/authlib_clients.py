@@ -35,9 +35,7 @@ def _options(url: str, tokens: keyturn.Tokens) -> dict[str, Any]:
 def _tasks(url: str, tokens: keyturn.Tokens) -> Connect:
     options = _options(url, tokens)
 
-    async def update_token(
-        token: dict[str, Any], refresh_token: Any = None, access_token: Any = None
-    ) -> None:
+    async def update_token(token: dict[str, Any], **old: Any) -> None:
         options["token"] = dict(token)
 
     @asynccontextmanager

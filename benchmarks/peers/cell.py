@@ -15,7 +15,7 @@ import sys
 from benchmarks.peers.catalogue import peer
 from benchmarks.peers.rows import Result, measure
 
-LIMIT = 15.0  # seconds
+LIMIT = 30.0  # seconds
 
 
 class NoResult(Exception):

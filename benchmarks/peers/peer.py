@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import keyturn
 
-TIMEOUT = 8.0  # seconds, of every request of every client
+TIMEOUT = 20.0  # seconds, of every request of every client
 LIFETIME = 3600.0  # seconds, of an access token: some of the clients take less than five minutes for expired
 CLIENT_ID = "benchmark"
 TLS = ssl.create_default_context()  # one for all: nobody here speaks TLS, and making one takes long

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks import client_overhead, client_wall
 from benchmarks.client_overhead import Cost
 from benchmarks.client_wall import Wall
-from benchmarks.peers import rows
+from benchmarks.peers import cell, rows
 from benchmarks.peers.catalogue import modules
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.rows import ROWS, Result
@@ -19,6 +20,11 @@ from benchmarks.peers.rows import ROWS, Result
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
 _HOSTS = ("httpx2", "httpx", "requests", "niquests", "aiohttp")
+_LEGEND = (
+    "A cell is token calls · answered of requested. `ended` is a session that the server has ended, "
+    "`stuck` a client that gets no further though its session lives, `hangs` one that did not come to "
+    f"an end within {cell.LIMIT:.0f} s. What is done:"
+)
 Cells = Mapping[tuple[str, str], Result | str]
 
 
@@ -37,7 +43,7 @@ def _storm(result: Result | str) -> str:
 def _failure(result: Result | str) -> str:
     if isinstance(result, str):
         return result
-    got = ", ".join(f"{count} × {what}" for what, count in sorted(result.outcomes.items()))
+    got = ", ".join(f"{count} {what}" for what, count in sorted(result.outcomes.items()))
     return f"{result.token_calls} · {got} · {result.seconds:.1f} s"
 
 
@@ -81,7 +87,7 @@ def _walls(walls: Sequence[Wall]) -> str:
 
 
 def _about(module: object) -> str:
-    """Return what a module says of itself, without its first line's full stop and its code."""
+    """Return what a module says of itself."""
     return inspect.cleandoc(getattr(module, "__doc__", "") or "")
 
 
@@ -92,28 +98,22 @@ def page(
     packages = sorted({peer.package for peer in peers} | set(_HOSTS), key=str.lower)
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     today = datetime.now(UTC).date().isoformat()
-    wiring = "\n\n".join(
-        _about(module).replace("\n    ", "\n")
-        for module in modules()
-        if any(p in module.PEERS for p in peers)
-    )
+    wiring = [_about(module) for module in modules() if any(peer in module.PEERS for peer in peers)]
     parts = [
         f"`{command}`, on {today}, Python {platform.python_version()}: {versions}.",
         "## Beside other clients",
-        "A cell is token calls · answered of requested; `ended` is a session that the server has ended, "
-        "`stuck` a client that gets no further though its session lives, `hangs` one that did not come to "
-        "an end within 15 s. What is done:",
+        _LEGEND,
         "```text\n" + _about(rows) + "\n```",
         _storms(peers, cells),
         "When there is nothing to be had: token calls · what the callers got · how long that took.",
         _failures(peers, cells),
         "How each was set up:",
-        wiring,
+        *wiring,
     ]
-    if costs:
-        parts += ["## What the auth layer costs a request", _overhead(costs)]
-    if walls:
-        parts += ["## 1,000 tasks with an expired token", _walls(walls)]
+    for module, lines in (client_overhead, _overhead(costs)), (client_wall, _walls(walls)):
+        if costs and walls:
+            title, _, about = _about(module).partition("\n\n")
+            parts += ["## " + title.rstrip("."), about.partition("\n\n")[2], lines]
     return "\n\n".join(parts)
 
 
