@@ -67,13 +67,14 @@ class Handle(abc.ABC):
         """Say whether the session that this refresh token was issued in goes on."""
         return bool(self._control("alive", refresh=tokens.refresh)["alive"])
 
-    def accepts(self, authorization: str | None) -> bool:
+    def accepts(self, authorization: str | bytes | None) -> bool:
         """Say whether an API should answer: whether this access token is good now.
 
         Takes the token itself, or the value of an `Authorization` header, so
         that an API that is mocked by other means can ask.
         """
-        scheme, _, token = (authorization or "").rpartition(" ")
+        given = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization or ""
+        scheme, _, token = given.rpartition(" ")
         if scheme.lower() not in {"", "bearer"}:
             return False
         return bool(self._control("accepts", access=token)["accepts"])
