@@ -179,8 +179,11 @@ def test_of_a_great_crowd_as_many_are_linked_as_a_span_keeps_links(strict_server
 
 def test_callers_without_a_span_are_counted_and_link_nothing(strict_server: StrictServer) -> None:
     recorder = Recorder()
-    credentials = credentials_for(strict_server, strict_server.sign_in(ttl=-1.0), on_event=recorder.telemetry)
-    in_threads(5, lambda _: credentials.get_tokens(timeout=WITHIN))
+    credentials = expired(strict_server, recorder)
+    waiting = [start(lambda: credentials.get_tokens(timeout=WITHIN)) for _ in range(5)]
+    until(lambda: aboard(credentials) == 5)
+    strict_server.release()
+    assert {one.result(WITHIN).generation for one in waiting} == {1}
 
     assert links(recorder.refresh()) == []
     assert recorder.count("wait.duration") == 5
@@ -216,6 +219,7 @@ def test_a_cancelled_task_is_linked_and_counted_and_the_span_goes_on(strict_serv
 
     async def in_asyncio() -> None:
         task = asyncio.create_task(acall(recorder, credentials))
+        await asyncio.to_thread(strict_server.wait_for, refreshes=1)  # the flight has been told of
         await asyncio.to_thread(until, lambda: aboard(credentials) == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -111,10 +111,8 @@ class Telemetry:
 
     def _take_off(self, event: events.Refreshing) -> None:
         attributes: Attributes = {"keyturn.epoch": event.epoch, "keyturn.generation": event.generation}
-        span = self._tracer.start_span(
-            "keyturn refresh", context.Context(), attributes=attributes | _name(event)
-        )
-        context.attach(trace.set_span_in_context(span))  # the flight's own, and gone with it
+        span = self._tracer.start_span("keyturn refresh", attributes=attributes | _name(event))
+        context.attach(trace.set_span_in_context(span))  # the flight's own, empty before and gone with it
         self._company(event.flight).depart(span)
 
     def _land(self, event: events.Landing) -> None:
