@@ -186,7 +186,8 @@ class State:
         """Return why no refresh can be started or joined, None where one can."""
         if self._forked and self._grant.rotates:
             return RefreshAfterFork(
-                "these credentials were forked and live in memory: they cannot refresh here"
+                "these credentials were forked and live in memory: only the parent may refresh them."
+                " Create them after the fork (gunicorn's post_fork, Celery's worker_process_init)"
             )
         if self._grant.needs_refresh_token and current.refresh is None and not current.is_awaited:
             return NotSignedIn("there is no refresh token: sign in again")
