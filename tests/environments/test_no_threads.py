@@ -10,7 +10,6 @@ import httpx2
 import pytest
 
 import keyturn
-from keyturn.client import loop
 from keyturn.client.httpx2 import Auth
 from keyturn.errors import RefreshUnavailable, RefreshUnsupported
 from keyturn.testing import StrictServer
@@ -28,13 +27,6 @@ REASONS = {
     "daemon threads are disabled in this (sub)interpreter": ("linux", RefreshUnsupported, "sign_in"),
     "browser: " + LIMIT: ("emscripten", RefreshUnsupported, "sign_in"),
 }
-
-
-@pytest.fixture
-def no_loop_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the next refresh start keyturn's loop."""
-    for name in ("_loop", "_thread", "_thread_ident"):
-        monkeypatch.setattr(loop, name, None)
 
 
 def refuse_threads(patched: pytest.MonkeyPatch, said: str = LIMIT, platform: str = sys.platform) -> None:

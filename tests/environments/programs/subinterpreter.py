@@ -10,7 +10,8 @@ import sys
 given = json.loads(sys.argv[1])
 
 PRELUDE = f"""
-import os, sys
+import logging, os, sys
+logging.disable(logging.WARNING)  # asyncio warns of callbacks that take 100 ms
 sys.path[:] = {sys.path!r}
 sys.argv = ["", {json.dumps(given)!r}]
 import keyturn
