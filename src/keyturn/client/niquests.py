@@ -104,10 +104,9 @@ class _Passage(family.Passage):
         state = _state(response)
         if isinstance(state.get("connection"), AsyncBaseAdapter):
             raise ConfigurationError("Auth is for a niquests.Session: an AsyncSession takes AsyncAuth")
-        office, status = self._office, state["status_code"]
-        if office.adopts or status >= 300 or office.refused(status, state["headers"]):
-            return family.drive(self.second_leg(response), response, how)
-        return None
+        if self._office.ends(state["status_code"], state["headers"]):
+            return None
+        return family.drive(self.second_leg(response), response, how)
 
 
 class _AsyncPassage(family.Passage):
@@ -117,11 +116,11 @@ class _AsyncPassage(family.Passage):
 
     async def arrived(self, response: Any, **how: Any) -> Any:
         """Take on a response: the hook. Those in its history are read, and need not be awaited any more."""
-        office, state = self._office, _state(response)
-        status, hooks = state["status_code"], state["request"].hooks["response"]
+        state = _state(response)
+        hooks = state["request"].hooks["response"]
         if _must_be_awaited in hooks[:2]:  # this was awaited: the hook after it has nothing left to say
             hooks.remove(_must_be_awaited)
-        if not (office.adopts or status >= 300 or office.refused(status, state["headers"])):
+        if self._office.ends(state["status_code"], state["headers"]):
             return None
         final = await family.drive_async(self.second_leg(response), response, how)
         for refused in final.history:

@@ -18,16 +18,15 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from http.cookiejar import CookieJar
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, cast
 
 from keyturn.client.authflow import Journey, Step
+from keyturn.client.carriers import Cookies
 from keyturn.client.credentials import Credentials
 from keyturn.client.legs import Embarked, embark, land
 from keyturn.client.requests_call import PreparedCall, is_in_memory, prefixes
 from keyturn.client.snapshot import Snapshot
 from keyturn.errors import ConfigurationError
-
-Result = TypeVar("Result")
 
 
 class Office:
@@ -38,8 +37,9 @@ class Office:
             raise ConfigurationError(f"{name} takes keyturn.Credentials, not {type(credentials).__name__}")
         self.credentials, self.hop_cookies = credentials, hop_cookies
         self.carrier = carrier = credentials.carrier
-        self.adopts, self.refused, self.attach = carrier.adopts, carrier.refused, carrier.attach
-        self.fresh = credentials.fresh
+        self.attach, self._refused, self.fresh = carrier.attach, carrier.refused, credentials.fresh
+        self._renews, self._adopts = carrier.renews, carrier.adopts
+        self._by_cookie = isinstance(carrier, Cookies)
         # What the library itself would not take out of a redirected request: cookies, and where it goes on
         # from http to https on the same host.
         self.exposed = "cookie" in carrier.headers or any(
@@ -55,13 +55,21 @@ class Office:
         """
         if (
             request.url.startswith(self._ours)
-            and not self.adopts
+            and not self._renews
             and ((body := request.body) is None or is_in_memory(body))
             and (snapshot := self.fresh()) is not None
         ):
             self.attach(request.headers, snapshot)
             return snapshot
         return None
+
+    def ends(self, status: int, headers: Any) -> bool:
+        """Tell whether a response is what the caller gets, and brings nothing."""
+        return not (
+            status >= 300
+            or (self._adopts and (not self._by_cookie or "set-cookie" in headers))
+            or self._refused(status, headers)
+        )
 
 
 class Passage:
@@ -135,10 +143,9 @@ class Passage:
 
     def arrived(self, response: Any, **how: Any) -> Any:
         """Take on a response: the hook."""
-        office, status = self._office, response.status_code
-        if office.adopts or status >= 300 or office.refused(status, response.headers):
-            return drive(self.second_leg(response), response, how)
-        return None
+        if self._office.ends(response.status_code, response.headers):
+            return None
+        return drive(self.second_leg(response), response, how)
 
 
 class _Past:
