@@ -78,6 +78,7 @@ def call(url: str) -> dict[int, set[str]]:
     [
         ("sync", "", "at import"),
         ("sync", "yes", "in the hook"),
+        ("sync", "yes", "at import"),
         ("gthread", "", "at import"),
         ("gthread", "yes", "in the hook"),
         ("gevent", "", "at import"),
