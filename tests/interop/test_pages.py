@@ -1,4 +1,4 @@
-"""The pages about other libraries: every block of theirs runs as it stands, and every link leads somewhere."""
+"""The pages about other libraries: every block runs as it stands, and every link leads somewhere."""
 
 from __future__ import annotations
 
