@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = ["README.md", "docs/grants.md"]
+PAGES = ["README.md", "docs/grants.md", "docs/telemetry.md"]
 BLOCKS = [
     pytest.param(block, id=f"{page} {number}")
     for page in PAGES
