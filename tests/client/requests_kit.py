@@ -59,6 +59,8 @@ class Scripted:
         self.sent: list[tuple[str, dict[str, str]]] = []
         self.how: list[dict[str, Any]] = []
         self.content = b"content"
+        self.breaks_off: int | None = None  # the status of the responses whose bodies cannot be read
+        self.closed: list[int] = []  # the statuses of the responses that were closed unread
         self._library, self._answer = library, answer
 
     def on(self, session: Any) -> Scripted:
@@ -85,20 +87,25 @@ class Scripted:
         response.status_code, response.url = status, request.url
         response.headers.update(headers)
         response.request, response.connection = request, adapter
-        response.raw = _raw(status, self.content)
+        response.raw = self._raw(status)
         return response
 
+    def _raw(self, status: int) -> Any:
+        content = io.BytesIO(self.content)
 
-def _raw(status: int, body: bytes) -> Any:
-    content = io.BytesIO(body)
-    return SimpleNamespace(
-        read=lambda *_, **__: content.read(),
-        close=lambda: None,
-        release_conn=lambda: None,
-        headers={},
-        trailers={},
-        extension=None,
-        status=status,
-        closed=False,
-        _original_response=None,
-    )
+        def read(*_: object, **__: object) -> bytes:
+            if status == self.breaks_off:
+                raise ConnectionResetError
+            return content.read()
+
+        return SimpleNamespace(
+            read=read,
+            close=lambda: self.closed.append(status),
+            release_conn=lambda: None,
+            headers={},
+            trailers={},
+            extension=None,
+            status=status,
+            closed=False,
+            _original_response=None,
+        )

@@ -214,6 +214,18 @@ def test_a_replay_is_sent_as_its_request_was(library: Library) -> None:
 
 
 @both
+def test_a_refusal_whose_body_breaks_off_gives_its_connection_back_and_is_replayed(library: Library) -> None:
+    credentials = credentials_of()
+    closed: list[Any] = []
+    with library.session(credentials) as session:
+        scripted = Scripted(library, superseding(credentials)).on(session)
+        scripted.breaks_off, scripted.closed = 401, closed
+        assert session.get(URL + "/a").status_code == 200
+
+    assert closed == [401]
+
+
+@both
 def test_a_request_that_was_prepared_may_be_sent_again_and_again(
     strict_server: StrictServer, library: Library
 ) -> None:
