@@ -31,7 +31,9 @@ class Auth(AuthBase):
     The session's hooks and the request's run once, on what came in the end;
     responses that were refused are in its `history`, before it. With
     `multiplexed=True` a refusal is dealt with when its response is gathered;
-    a redirect that answers a replay is then handed over, not followed.
+    a redirect that answers a replay is then handed over, not followed. Do not
+    multiplex where every answer carries a new pair: what has not been
+    gathered cannot be adopted.
 
     Every hop of a redirect is judged by itself. A hop to another origin
     leaves without anything of ours, a change from http to https on the same
