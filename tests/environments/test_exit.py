@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from keyturn.testing import StrictServer
 from tests.environments import programs
 from tests.scenarios.program import Program, given
@@ -31,10 +33,13 @@ def test_a_request_of_an_exit_handler_refreshes_and_is_answered(strict_server: S
     with leaving(strict_server, "at_exit") as program:
         lines = program.lines()
         assert program.end() == (0, "")
-    assert sorted(lines) == [
-        *["at exit: 200", "event: Refreshed", "leaving", "the interpreter goes on with its exit"]
-    ]
-    assert strict_server.stats.refreshes == 1
+    ending = ["leaving", "the interpreter goes on with its exit"]
+    if lines[0] == "at exit: RefreshUnavailable":
+        assert sys.version_info[:2] == (3, 12), "some of which start no thread in an exit handler"
+        assert sorted(lines[1:]) == ending
+    else:
+        assert sorted(lines) == ["at exit: 200", "event: Refreshed", *ending]
+        assert strict_server.stats.refreshes == 1
 
 
 def test_an_exit_in_a_pool_thread_takes_no_request_down(strict_server: StrictServer) -> None:
