@@ -34,8 +34,10 @@ def _posted(who: str) -> list[bytes]:
 
 
 def _flight(credentials: keyturn.Credentials) -> Flight:
-    assert credentials._flight is not None
-    return credentials._flight
+    with credentials._lock:  # held until whoever started the flight has noted it
+        flight = credentials._flight
+    assert flight is not None
+    return flight
 
 
 @every_way
