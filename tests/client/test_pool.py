@@ -161,7 +161,7 @@ def test_tokens_that_are_kept_elsewhere_may_leave_and_are_loaded_again(
     strict_server: StrictServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keyturn.Credentials, "is_expendable", property(lambda self: self._flight is None))
-    kept = {name: strict_server.sign_in(name) for name in NAMES}
+    kept = {name: strict_server.sign_in(name, ttl=600.0) for name in NAMES}
     loaded: list[str] = []
 
     def tokens(name: str) -> keyturn.Tokens:
@@ -171,7 +171,7 @@ def test_tokens_that_are_kept_elsewhere_may_leave_and_are_loaded_again(
     with _pool(strict_server, tokens=tokens, most_idle=4) as pool:
         for name in NAMES * 2:
             assert pool[name].get_tokens(timeout=WITHIN).access == kept[name].access
-            until(lambda: gc.collect() >= 0 and len(pool) <= 5)
+            until(lambda: len(pool) <= 5)  # without the garbage collector: nothing that leaves is in a cycle
 
     assert loaded == NAMES * 2
 

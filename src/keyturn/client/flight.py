@@ -188,6 +188,9 @@ class Flight:
             self._land(self, result)
         finally:
             self._over.open()
+            self._task = (
+                None  # whose context leads back here: without it nothing waits for the garbage collector
+            )
 
     async def _buy(self) -> Tokens | None:
         """Return the new pair, trying again as the rules above allow; None once nobody needs it any more."""
