@@ -104,7 +104,7 @@ def test_without_a_seed_nobody_is_signed_in_and_the_next_use_asks_again(strict_s
     credentials = _credentials(strict_server, lambda: kept[-1] if kept else None)
 
     for _ in range(2):
-        with pytest.raises(keyturn.NotSignedIn, match="no seed") as raised:
+        with pytest.raises(keyturn.NotSignedIn, match="knows of none") as raised:
             credentials.get_tokens(timeout=WITHIN)
         assert type(raised.value) is keyturn.NotSignedIn
 

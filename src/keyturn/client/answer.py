@@ -62,6 +62,10 @@ class Answer:
     @classmethod
     def of(cls, response: HTTPResponse) -> Answer:
         """Return the answer that a fully read response holds, dated as far as the response tells."""
+        if not hasattr(response, "status_code") or not hasattr(response, "headers"):
+            raise ConfigurationError(
+                f"read takes a response, with its status and headers, not {type(response).__name__}"
+            )
         headers = response.headers
         # requests and niquests join the values of a header to one; behind `raw` they are apart.
         apart: Mapping[str, str] = getattr(getattr(response, "raw", None), "headers", headers)

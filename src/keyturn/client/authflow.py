@@ -173,6 +173,7 @@ def authflow(
                 return response
             call.arrived_at(response)
             if not call.serves(credentials):
+                credentials.strayed(call.destination)
                 return response
             carried = call.carries(snapshot)
             if credentials.carrier.renews and call.replayable():

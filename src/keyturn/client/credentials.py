@@ -19,7 +19,7 @@ from keyturn.client.grants import Function, Grant, grant_of
 from keyturn.client.grants.grant import Revoking
 from keyturn.client.origins import parse_origins
 from keyturn.client.revocation import Revocation
-from keyturn.client.seed import Seed, Seeded
+from keyturn.client.seed import Seed, Seeded, check_loader
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.state import REPLACED
 from keyturn.client.token_stores import check_store
@@ -71,13 +71,16 @@ class Credentials(Traffic):
         clock: Clock = now,
     ) -> None:
         check_store(store)
-        if not isinstance(tokens, Tokens | None) and not callable(tokens):
-            raise ConfigurationError(
-                "tokens must be a keyturn.Tokens(access=…, refresh=…, expires_at=…), or what loads one"
-            )
+        if not isinstance(tokens, Tokens | None):
+            if not callable(tokens):
+                raise ConfigurationError(
+                    "tokens must be a keyturn.Tokens(access=…, refresh=…, expires_at=…), or what loads one"
+                )
+            check_loader(tokens)
         if not isinstance(retry_for, timedelta):
             raise ConfigurationError("retry_for must be a datetime.timedelta")
-        if carrier is not None and not hasattr(carrier, "attach"):
+        events.check_callback(on_event)
+        if carrier is not None and (isinstance(carrier, type) or not hasattr(carrier, "attach")):
             raise ConfigurationError(
                 "carrier must be one of keyturn.client.Bearer and Cookies, or of their shape"
             )

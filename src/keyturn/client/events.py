@@ -18,6 +18,7 @@ logger `keyturn.client`.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import re
 import threading
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from keyturn.client import loop
-from keyturn.errors import KeyturnError
+from keyturn.errors import ConfigurationError, KeyturnError
 
 logger = logging.getLogger("keyturn.client")
 
@@ -172,6 +173,16 @@ class _Inside(threading.local):
 _inside = _Inside()
 
 
+def check_callback(callback: object) -> None:
+    """Raise ConfigurationError for what cannot be called with an event, or would have to be awaited."""
+    if callback is None:
+        return
+    if isinstance(callback, type) or not callable(callback):
+        raise ConfigurationError("on_event takes a callable, called with each event: on_event=Telemetry()")
+    if any(map(inspect.iscoroutinefunction, (callback, type(callback).__call__))):
+        raise ConfigurationError("on_event is called, not awaited: give it a plain function")
+
+
 def heard(kind: type[Event], callback: Callback | None) -> bool:
     """Tell whether anybody would notice an event of this kind.
 
@@ -221,4 +232,9 @@ def _sentence(event: Event) -> str:
         f"{key} {round(value, 3) if isinstance(value, float) else value}" for key, value in facts.items()
     )
     verb = re.sub(r"\B(?=[A-Z])", " ", type(event).__name__).lower()
-    return f"{'' if name is None else f'{name} '}{verb}: {told}{'' if cause is None else f': {cause}'}"
+    return f"{'' if name is None else f'{name} '}{verb}: {told}{'' if cause is None else f': {_told(cause)}'}"
+
+
+def _told(cause: KeyturnError) -> str:
+    """Return what an error says, and where: the notes on it name the grant."""
+    return " ".join([str(cause), *(f"({note})" for note in getattr(cause, "__notes__", ()))])

@@ -66,6 +66,8 @@ aboard: contextvars.ContextVar[frozenset[Flight]] = contextvars.ContextVar(
 
 _numbers = itertools.count(1)
 
+_WAYS_OUT = "the refresh token may be spent, and is not sent again unasked: sign in, or retry_unknown()"
+
 _WINDOW_MARGIN = 0.1  # of the replay window, at most a second: a retry must also arrive inside it
 
 
@@ -212,6 +214,8 @@ class Flight:
                 self._ambiguous = self._grant.rotates
             except RefreshUnavailable as error:
                 trouble = error
+            if self._attempts == 1:
+                events.logger.info("keyturn: %s (by %r); it may be tried again", trouble, self._grant)
             wait = schedule.backoff(self._attempts, random.random())  # noqa: S311 - spreads load, guards nothing
             wait = max(wait, getattr(trouble, "retry_after", None) or 0.0)
             if monotonic() + wait > patience_ends or not self._may_send_again(first_sent, wait):
@@ -251,13 +255,18 @@ class Flight:
 
     def _final(self, trouble: OutcomeUnknown | RefreshUnavailable) -> KeyturnError:
         """Return the error that ends the retries."""
+        error: KeyturnError
         if self._ambiguous:
-            if isinstance(trouble, OutcomeUnknown):
-                return trouble
-            return OutcomeUnknown("an earlier refresh got no answer, and no retry did", status=trouble.status)
-        return RefreshUnavailable(
-            str(trouble),
-            status=trouble.status,
-            retry_after=getattr(trouble, "retry_after", None),
-            attempts=self._attempts,
-        )
+            said = "an earlier refresh got no answer, and no retry did"
+            said = str(trouble) if isinstance(trouble, OutcomeUnknown) else said
+            error = OutcomeUnknown(f"{said}; {_WAYS_OUT}", status=trouble.status)
+        else:
+            error = RefreshUnavailable(
+                str(trouble),
+                status=trouble.status,
+                retry_after=getattr(trouble, "retry_after", None),
+                attempts=self._attempts,
+            )
+        for note in getattr(trouble, "__notes__", ()):
+            error.add_note(note)
+        return error

@@ -102,7 +102,9 @@ class Auth(Generic[RequestT, ResponseT]):
     """Attach the credentials' bearer token; on a refusal, refresh once for everyone and send again.
 
     For `Client(auth=…)`, `AsyncClient(auth=…)` or one request; `auth=None` on
-    a request leaves it alone. May be shared by any number of clients.
+    a request leaves it alone. May be shared by any number of clients. A
+    caller's own Authorization header gives way on a request to our origins.
+    Time-outs hold for each attempt; waiting for a refresh is not counted.
 
     httpx follows redirects below its auth, and decides there what becomes of
     the header: it drops it for another origin, but not for a redirect from

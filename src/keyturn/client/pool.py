@@ -21,6 +21,7 @@ from keyturn.client.carriers import Carrier
 from keyturn.client.credentials import Credentials
 from keyturn.client.flight import Clock
 from keyturn.client.grants import Function, Grant
+from keyturn.client.seed import check_loader
 from keyturn.client.snapshot import Snapshot
 from keyturn.clocks import now
 from keyturn.errors import ConfigurationError, CredentialsClosed
@@ -79,8 +80,8 @@ class CredentialsPool:
         clock: Clock = now,
         most_idle: int = 1000,
     ) -> None:
-        if tokens is not None and not callable(tokens):
-            raise ConfigurationError("a pool's tokens= is a callable: lambda name: keyturn.Tokens(…)")
+        if tokens is not None:
+            check_loader(tokens, "name")
         bound: object = most_idle
         if isinstance(bound, bool) or not isinstance(bound, int) or bound < 0:
             raise ConfigurationError("most_idle is a number of credentials, not below 0")
@@ -120,6 +121,8 @@ class CredentialsPool:
                 credentials = self._known[name] = self._make(tokens=seed, name=name)
         self._hold(credentials)
         return credentials
+
+    __iter__ = None  # its names are the application's to know
 
     def __len__(self) -> int:
         """Return how many credentials are in memory."""

@@ -132,7 +132,10 @@ class Passage:
                     headers.pop(name, None)
         carrier.withhold(headers)
         # Where every answer renews, a hop leaves bare, is refused, and sent again as one that is noted.
-        if carrier.renews or not call.serves(office.credentials):
+        if not call.serves(office.credentials):
+            office.credentials.strayed(call.destination)
+            return
+        if carrier.renews:
             return
         if self.snapshot is None:
             self.snapshot = office.fresh()

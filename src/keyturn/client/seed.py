@@ -16,10 +16,29 @@ from typing import cast
 from keyturn.client import loop
 from keyturn.client.carriers import Carrier
 from keyturn.client.grants import Grant, Wire
-from keyturn.errors import KeyturnError, NotSignedIn, RefreshMisconfigured, RefreshUnavailable
+from keyturn.errors import (
+    ConfigurationError,
+    KeyturnError,
+    NotSignedIn,
+    RefreshMisconfigured,
+    RefreshUnavailable,
+)
 from keyturn.tokens import Tokens
 
 Seed = Callable[[], Tokens | None] | Callable[[], Awaitable[Tokens | None]]
+
+
+def check_loader(loader: object, takes: str = "") -> None:
+    """Raise ConfigurationError for what cannot be called with the arguments that `takes` names."""
+    count = 1 if takes else 0
+    if isinstance(loader, type) or not callable(loader):
+        raise ConfigurationError(f"tokens= takes a callable ({takes}) -> keyturn.Tokens | None")
+    try:
+        inspect.signature(loader).bind(*[None] * count)
+    except TypeError:
+        raise ConfigurationError(f"the callable given as tokens= is called with ({takes})") from None
+    except ValueError:  # a builtin, which does not tell
+        return
 
 
 class Seeded:
@@ -59,14 +78,20 @@ class Seeded:
                 pair = await self._call()
         except KeyturnError:
             raise
+        except (TypeError, AttributeError, LookupError, NameError, AssertionError) as error:
+            raise RefreshMisconfigured(
+                f"the callable given as tokens= fails: {type(error).__name__} {_origin(error)}"
+            ) from None
         except Exception as error:  # noqa: BLE001 - a database that is down, and whatever else users' code raises
             raise RefreshUnavailable(
-                f"the seed cannot be loaded: {type(error).__name__} {_origin(error)}"
+                f"the tokens cannot be loaded: {type(error).__name__} {_origin(error)}"
             ) from None
         if pair is None:
-            raise NotSignedIn("there is no seed: sign in first")
+            raise NotSignedIn("the callable given as tokens= knows of none: sign in first")
         if not isinstance(pair, Tokens):
-            raise RefreshMisconfigured(f"a seed is keyturn.Tokens or None, not {type(pair).__name__}")
+            raise RefreshMisconfigured(
+                f"the callable given as tokens= must return keyturn.Tokens or None, not {type(pair).__name__}"
+            )
         return pair
 
     async def _call(self) -> object:

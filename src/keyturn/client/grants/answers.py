@@ -19,6 +19,7 @@ nothing of what was sent or answered but status and error codes.
 
 from __future__ import annotations
 
+import ssl
 import traceback
 from collections.abc import Callable, Mapping
 
@@ -140,7 +141,10 @@ def failure(error: BaseException, wire: Wire) -> KeyturnError:
         return _status_error(error, wire.clock())
     unreached = isinstance(error, _NOT_CONNECTED) or (isinstance(error, TimeoutError) and wire.connecting)
     if unreached and not wire.sent:
-        return RefreshUnavailable(f"the {errand} end point cannot be reached ({type(error).__name__})")
+        why = _root(error)
+        if isinstance(why, ssl.SSLCertVerificationError):
+            return RefreshMisconfigured(f"the {errand} end point's certificate is not trusted")
+        return RefreshUnavailable(f"the {errand} end point cannot be reached ({type(why).__name__})")
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return RefreshMisconfigured(f"the {errand} end point's address is not an http or https URL")
     if isinstance(error, httpx2.TransportError | TimeoutError):
@@ -163,6 +167,13 @@ def _status_error(error: httpx2.HTTPStatusError, now: float) -> KeyturnError:
     except RefreshError as meaning:
         return meaning
     return OutcomeUnknown(f"the grant refused the answer ({reply.status})", status=reply.status)
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return the first exception of a chain: ConnectionRefusedError rather than ConnectError."""
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return error
 
 
 def _origin(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from keyturn.client.grants.transport import (
     check_factory,
     default_http,
     import_transport,
+    made_by,
     tls,
     window_and_timeout,
 )
@@ -118,7 +119,7 @@ class Call:
         async def arrived(response: httpx2.Response) -> None:
             wire.sent = True  # which a transport of the user's own may not have told
 
-        async with self._http() as http:
+        async with made_by(self._http) as http:
             hooks = http.event_hooks
             http.event_hooks = {
                 "request": [*hooks["request"], watch],

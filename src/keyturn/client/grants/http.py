@@ -26,6 +26,7 @@ from keyturn.client.grants.transport import (
     default_http,
     end_point,
     import_transport,
+    made_by,
     window_and_timeout,
 )
 from keyturn.errors import NotSignedIn
@@ -118,7 +119,7 @@ class HTTPGrant(abc.ABC):
     ) -> Reply:
         wire.begun = False
         post = build(tokens, wire.clock())
-        async with self._http() as http:
+        async with made_by(self._http) as http:
             request = http.build_request("POST", url, headers=post.headers, data=post.form, json=post.json)
             request.extensions = {**request.extensions, "trace": wire.trace}
             sent_at, wire.begun = wire.clock(), True

@@ -14,7 +14,7 @@ from typing import TypeVar
 import httpx2
 
 from keyturn.client import native
-from keyturn.errors import ConfigurationError, RefreshUnsupported
+from keyturn.errors import ConfigurationError, RefreshMisconfigured, RefreshUnsupported
 
 HTTPFactory = Callable[[], httpx2.AsyncClient]
 Factory = TypeVar("Factory")
@@ -47,6 +47,16 @@ def check_factory(name: str, factory: Factory) -> Factory:
     if not callable(factory):
         raise ConfigurationError(f"{name} takes a factory, as in {name}=lambda: httpx2.…Client(…)")
     return factory
+
+
+def made_by(factory: HTTPFactory) -> httpx2.AsyncClient:
+    """Return a new client for an exchange. Raises RefreshMisconfigured for what cannot be one."""
+    http: object = factory()
+    if not isinstance(http, httpx2.AsyncClient):
+        raise RefreshMisconfigured(f"http= must make an httpx2.AsyncClient, not {type(http).__name__}")
+    if http.is_closed:
+        raise RefreshMisconfigured("http= must make a new client each time: an exchange closes its own")
+    return http
 
 
 def import_transport() -> None:
