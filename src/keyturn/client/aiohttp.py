@@ -69,6 +69,9 @@ class Middleware:
             )
         self._credentials = credentials
         self._ours = addresses(credentials.origins)
+        # Looked up once: nearly every request needs these and no more.
+        carrier = credentials.carrier
+        self._adopts, self._refused, self._fresh = carrier.adopts, carrier.refused, credentials.fresh
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -79,15 +82,15 @@ class Middleware:
         that much is kept short here.
         """
         credentials, url = self._credentials, request.url
-        carrier = credentials.carrier
         if (
-            carrier.adopts
+            self._adopts
             or (url.scheme, url.raw_host, url.port) not in self._ours
             or not is_bytes(request.body)
-            or (snapshot := credentials.fresh()) is None
+            or (snapshot := self._fresh()) is None
             or begun_under(request, credentials) is not None
         ):
             return await _drive(HopCall(request, credentials, self._ours), handler)
+        carrier = credentials.carrier
         kept = put_on(request, carrier, snapshot)
         try:
             response = await handler(request)
@@ -98,7 +101,7 @@ class Middleware:
             take_off(request, carrier, kept)
         if response.status >= _MULTIPLE_CHOICES:
             may_go_on(request, credentials, snapshot)
-        if not carrier.refused(response.status, response.headers):
+        if not self._refused(response.status, response.headers):
             return response
         call = HopCall(request, credentials, self._ours)
         return await _drive(call, handler, (snapshot, response))

@@ -20,6 +20,7 @@ Body = payload.Payload | bytes
 
 # Read on threads, which go on after the sending was given up: the lock of a buffered file, or
 # ours, has the next sending wait for that. A BytesIO is read in the loop.
+_PLAIN = frozenset({bytes, payload.BytesPayload})
 _WITHOUT_A_LOCK = frozenset({payload.IOBasePayload, payload.TextIOPayload})
 _FILES = _WITHOUT_A_LOCK | {payload.BytesIOPayload, payload.BufferedReaderPayload}
 
@@ -32,7 +33,7 @@ class _File(Protocol):
 
 def is_bytes(body: Body) -> bool:
     """Tell whether a body lies in memory as bytes; an empty one does."""
-    if isinstance(body, bytes):
+    if type(body) in _PLAIN:
         return True
     kind, plain = type(body), payload.BytesPayload
     return issubclass(kind, plain) and (

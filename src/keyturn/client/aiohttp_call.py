@@ -147,7 +147,9 @@ def begun_under(request: ClientRequest, credentials: Credentials) -> str | None:
     A middleware further out that runs this one in a task of its own hides its note from the next hop.
     """
     begun = _begun.get()
-    return None if begun is None or begun[0] is not _timer(request) else begun[1].get(credentials)
+    if begun is None or begun[0] is not _timer(request):
+        return None
+    return begun[1].get(credentials)
 
 
 def may_go_on(request: ClientRequest, credentials: Credentials, snapshot: Snapshot) -> None:
