@@ -194,7 +194,7 @@ class Kept(TokenStorage):
         return None
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        raise NotImplementedError
+        raise AssertionError("nobody registers a client here")
 
 
 def test_the_sdk_s_own_provider_lets_one_call_at_a_time_be_open(

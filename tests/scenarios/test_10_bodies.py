@@ -198,11 +198,12 @@ def test_a_refused_body_that_can_be_repeated_is_sent_again_byte_for_byte(
 
                 reference, refused, answered = api_requests(strict_server)
                 assert (reference.status, refused.status, answered.status) == (200, 401, 200)
-                assert refused.complete or path == EARLY  # a library may stop sending what was refused
                 assert answered.complete
-                assert (
-                    answered.body.startswith(refused.body) if path == EARLY else answered.body == refused.body
-                )
+                if path == EARLY and way.driver.library == "aiohttp":  # which stops sending what was refused
+                    assert answered.body.startswith(refused.body)
+                else:
+                    assert refused.complete
+                    assert answered.body == refused.body
                 assert _without_boundary(answered) == _without_boundary(reference)
                 assert len(reference.body) >= len(CONTENT) - START or name in SMALL
 

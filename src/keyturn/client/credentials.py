@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 from keyturn.client import events
 from keyturn.client.carriers import Carrier
+from keyturn.client.closing import Closing
 from keyturn.client.flight import Clock
 from keyturn.client.grants import Function, Grant, grant_of
 from keyturn.client.grants.grant import Revoking
@@ -29,7 +29,7 @@ from keyturn.errors import ConfigurationError, CredentialsClosed, SessionEnded
 from keyturn.tokens import Tokens
 
 
-class Credentials(Traffic):
+class Credentials(Traffic, Closing):
     """One principal's tokens, refreshed once however many callers need them.
 
     All methods may be called from any thread, task, asyncio or trio loop; an
@@ -208,18 +208,6 @@ class Credentials(Traffic):
                 await flight.settle_async(timeout)
         finally:
             self.begin_epoch(None, CredentialsClosed("these credentials are closed"))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        await self.aclose()
 
 
 def _opening(grant: Grant, tokens: object) -> Grant | None:

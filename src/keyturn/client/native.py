@@ -184,7 +184,7 @@ def _selector_of_greenlets() -> selectors.BaseSelector:
             if os.getpid() != process:
                 raise Copied
 
-    chosen.select = select  # type: ignore[method-assign]
+    chosen.select = select  # type: ignore[method-assign]  # the class is gevent's
     return chosen
 
 

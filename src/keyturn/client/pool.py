@@ -12,12 +12,12 @@ import functools
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from weakref import WeakValueDictionary
 
 from keyturn.client import events, native
 from keyturn.client.carriers import Carrier
+from keyturn.client.closing import Closing
 from keyturn.client.credentials import Credentials
 from keyturn.client.flight import Clock
 from keyturn.client.grants import Function, Grant
@@ -47,7 +47,7 @@ class _Pooled(Credentials):
         super().announce(kind, snapshot, **facts)
 
 
-class CredentialsPool:
+class CredentialsPool(Closing):
     """Credentials by name: `pool["tenant-7"]`.
 
     A look-up does no I/O and makes the credentials on first use; they load
@@ -140,18 +140,6 @@ class CredentialsPool:
         """Await what `close` does."""
         for credentials in self._close():
             await credentials.aclose(timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        await self.aclose()
 
     def _close(self) -> list[Credentials]:
         with self._lock:

@@ -109,7 +109,7 @@ def _private_key(data: str | bytes | Mapping[str, object]) -> ECKey | OKPKey | R
         raise MissingExtra("private_key_jwt needs joserfc: pip install 'keyturn[private-key-jwt]'") from None
     for kind in (ECKey, RSAKey, OKPKey):
         try:
-            key = kind.import_key(dict(data) if isinstance(data, Mapping) else data)  # type: ignore[arg-type]
+            key = kind.import_key(dict(data) if isinstance(data, Mapping) else data)  # type: ignore[arg-type]  # each kind has its own
         except (JoseError, ValueError, TypeError, KeyError):  # whose texts may quote the key
             continue
         if key.is_private:
