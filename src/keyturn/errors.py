@@ -10,6 +10,7 @@
     ├── RefreshError                    no new tokens this time; the old ones are kept
     │   ├── RefreshMisconfigured        the end point refuses us, not the session (invalid_client, a 403)
     │   ├── RefreshUnavailable          the end point could not be reached, or is overloaded
+    │   │   └── TokenStoreUnavailable   the token store does not answer, and nothing is sent without it
     │   ├── OutcomeUnknown              the refresh token was sent and may be spent; nobody knows
     │   ├── RefreshTimeout              this caller's own time ran out; the refresh goes on (a TimeoutError)
     │   ├── ReentrantRefresh            a refresh waits for itself
@@ -166,6 +167,19 @@ class RefreshUnavailable(RefreshError):
         super().__init__(message, status=status)
         self.retry_after = retry_after
         self.attempts = attempts
+
+
+class TokenStoreUnavailable(RefreshUnavailable):
+    """The token store does not answer, or its lease is not to be had, so nothing was sent.
+
+    Tokens that are still valid are used meanwhile. A sign-out that raises it
+    holds in this process, and is not known to the others yet.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None, attempts: int = 0
+    ) -> None:
+        super().__init__(message, status=status, retry_after=retry_after, attempts=attempts)
 
 
 class OutcomeUnknown(RefreshError):
