@@ -156,7 +156,7 @@ def _check_types(part: Record | Marker | Failure) -> None:
             continue
         kinds = chain.from_iterable(_KINDS[one] for one in said.split(" | "))
         if isinstance(value, bool) or not isinstance(value, tuple(kinds)):
-            raise ValueError(field.name)
+            raise TypeError(field.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(field.name)
 
