@@ -1,0 +1,62 @@
+"""Fixtures: a store, a name in it, and workers that share it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyturn.testing import StrictServer
+from tests.client.token_stores.conftest import postgres_url, redis_url
+from tests.processes.fleet import Fleet, Yard
+from tests.processes.stores import KINDS, Shared
+
+__all__ = ["postgres_url", "redis_url"]
+
+if sys.platform == "win32":
+    collect_ignore_glob = ["test_*.py"]  # SIGSTOP, SIGKILL and forks
+
+
+@pytest.fixture(params=KINDS)
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store of each kind, to make a name in. Skips, or in CI fails, where its server is missing."""
+    kind: str = request.param
+    if kind == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    if kind == "redis":
+        return str(request.getfixturevalue("redis_url"))
+    return f"file://{tmp_path}/tokens" if kind == "file" else f"sqlite:///{tmp_path}/tokens.db"
+
+
+@pytest.fixture
+def shared(store_url: str) -> Iterator[Shared]:
+    """A name of the test's own in each kind of store; forgotten afterwards."""
+    one = Shared(store_url)
+    yield one
+    one.remove()
+
+
+@pytest.fixture(scope="session")
+def yard() -> Iterator[Yard]:
+    """Where workers wait for the next test; all must end without a complaint."""
+    yard = Yard()
+    yield yard
+    yard.close()
+
+
+@pytest.fixture
+def fleet(yard: Yard, strict_server: StrictServer, shared: Shared) -> Iterator[Fleet]:
+    """Workers whose credentials lie in the store, for the strict server."""
+    with Fleet(yard, url=strict_server.url, store=shared.url, name=shared.name) as fleet:
+        yield fleet
+        strict_server.release()
+
+
+@pytest.fixture
+def lone_fleet(yard: Yard, strict_server: StrictServer) -> Iterator[Fleet]:
+    """Workers whose credentials live in their own memory."""
+    with Fleet(yard, url=strict_server.url, store="memory://", name="alice") as fleet:
+        yield fleet
+        strict_server.release()
