@@ -320,6 +320,7 @@ class TokenStoreContract:
                 assert not text or text not in str(caught.value)
                 assert caught.value.__cause__ is None
                 assert caught.value.__suppress_context__ or caught.value.__context__ is None
+            assert on_loop(store.names) == [NAME]  # for whoever is to remove it
         assert on_loop(lambda: store.remove(NAME)) is True
         assert on_loop(lambda: store.read(NAME)).record is None
 
