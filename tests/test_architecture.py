@@ -48,7 +48,7 @@ ROOMS = {
 MAY_IMPORT = {
     "ground": {"ground"},
     "client core": {"ground", "client core"},
-    "client stores": {"ground", "client core"},
+    "client stores": {"ground", "client core", "client stores"},
     "client adapters": {"ground", "client core", "client adapters"},
     "server core": {"ground", "server core"},
     "server stores": {"ground", "server core"},
