@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, cast
 
 from keyturn import Tokens
 from tests.processes.handles import Asked, Gone, Started, Worker
@@ -61,10 +61,9 @@ class Fleet:
         With `lifetime` the seed says that it has lived for most of that: a
         token with little left is then refreshed while it is still used.
         """
-        seed = None if tokens is None else written(tokens, lifetime)
         crew = [self._yard.take() for _ in range(count)]
         self._workers += crew
-        given = {**self._settings, "tokens": seed, **settings}
+        given = self.settings(tokens=tokens, lifetime=lifetime, **settings)
         for asked in [worker.ask("open", **given) for worker in crew]:
             answer = asked.answer()
             assert "error" not in answer, answer
@@ -73,6 +72,13 @@ class Fleet:
     def one(self, *, tokens: Tokens | None = None, lifetime: float | None = None, **settings: Any) -> Started:
         """Return one more worker: see `crew`."""
         return self.crew(1, tokens=tokens, lifetime=lifetime, **settings)[0]
+
+    def settings(
+        self, *, tokens: Tokens | None = None, lifetime: float | None = None, **settings: Any
+    ) -> Settings:
+        """Return what `crew` has its workers open, for `Worker.open`."""
+        seed = None if tokens is None else written(tokens, lifetime)
+        return cast(Settings, {**self._settings, "tokens": seed, **settings})
 
     def child_of(self, worker: Worker) -> Worker:
         """Have a worker fork; return the child, which ends with the test."""

@@ -185,7 +185,7 @@ class Worker:
         return not (self._is_gone or self._is_stopped or self._asked)
 
     def end(self) -> None:
-        """Tell it that there is nothing more to do."""
+        """Tell it that there is nothing more to do: it ends by itself."""
         self._outgoing.close()
 
     def close(self) -> None:
@@ -255,6 +255,12 @@ class Started(Worker):
         self.process.wait(WITHIN)
         self._stderr.close()
         self._log.close()
+
+    def leave(self) -> None:
+        """Have it end in the ordinary way, and check that it does so without a complaint."""
+        self.end()
+        assert self.ended() == (0, "")
+        self._reader.join(WITHIN)
 
     def ended(self) -> tuple[int, str]:
         """Wait for its end; return its exit code and what it wrote to stderr."""
