@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import click
 
-_NEEDED = ("click", "rich", "flask", "joserfc", "cryptography")
+_NEEDED = ("click", "rich")
+_NEEDED_BY_DEMO = ("flask", "joserfc", "cryptography")
 
 
 def main() -> None:
@@ -22,23 +23,26 @@ def main() -> None:
     2 stands for a command line that cannot be run as it is, a missing extra
     included; 130 for Ctrl-C; 1 for what went wrong on the way.
     """
-    if any(find_spec(name) is None for name in _NEEDED):
-        sys.exit(_missing_extra())
+    _check(_NEEDED)
     try:
         commands()()
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _missing_extra() -> int:
-    sys.stderr.write("keyturn: the command line is an extra; install it with: pip install 'keyturn[cli]'\n")
-    return 2
+def _check(needed: tuple[str, ...]) -> None:
+    if any(find_spec(name) is None for name in needed):
+        sys.stderr.write(
+            "keyturn: the command line is an extra; install it with: pip install 'keyturn[cli]'\n"
+        )
+        sys.exit(2)
 
 
 def commands() -> click.Group:
     """Build the commands, which need the extra."""
     import click
 
+    from keyturn.cli.tokens import tokens
     from keyturn.demo.scene import MOST_REQUESTS
 
     def count(value: object) -> int:
@@ -90,6 +94,7 @@ def commands() -> click.Group:
 
         Takes a few seconds, needs no network, and leaves nothing behind.
         """
+        _check(_NEEDED_BY_DEMO)
         try:
             from keyturn.demo.run import main as run
 
@@ -99,4 +104,5 @@ def commands() -> click.Group:
             code = 130
         sys.exit(code)
 
+    keyturn.add_command(tokens)
     return keyturn
