@@ -23,6 +23,7 @@ from keyturn.errors import (
     RefreshUnavailable,
     RefreshUnsupported,
     SessionEnded,
+    TokenStoreUnavailable,
 )
 from keyturn.tokens import Tokens
 
@@ -44,5 +45,6 @@ __all__ = [
     "RefreshUnavailable",
     "RefreshUnsupported",
     "SessionEnded",
+    "TokenStoreUnavailable",
     "Tokens",
 ]

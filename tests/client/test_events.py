@@ -26,6 +26,7 @@ EACH: list[tuple[events.Event, int, str]] = [
     (events.Refreshing(**HEAD, flight=7), logging.DEBUG, f"alice refreshing: {AT}, flight 7"),
     (events.Refreshed(**HEAD, **FIGURES), logging.INFO, f"alice refreshed: {LANDED}"),
     (events.Loaded(**HEAD, **FIGURES, found=True), logging.DEBUG, f"alice loaded: {LANDED}, found True"),
+    (events.Found(**HEAD, **FIGURES), logging.INFO, f"alice found: {LANDED}"),
     (events.Overtaken(**HEAD, **FIGURES), logging.INFO, f"alice overtaken: {LANDED}"),
     (events.Ended(**HEAD, **FIGURES, cause=REFUSED), logging.WARNING, f"alice ended: {LANDED}: {REFUSED}"),
     (events.Failed(**HEAD, **FIGURES, cause=AWAY), logging.WARNING, f"alice failed: {LANDED}: {AWAY}"),
@@ -36,6 +37,11 @@ EACH: list[tuple[events.Event, int, str]] = [
         f"alice waited: {AT}, flight 7, duration 1.5, result renewed",
     ),
     (events.Adopted(**HEAD), logging.DEBUG, f"alice adopted: {AT}"),
+    (
+        events.SaveFailed(**HEAD, attempts=2, cause=AWAY),
+        logging.WARNING,
+        f"alice save failed: {AT}, attempts 2: {AWAY}",
+    ),
     (events.Replayed(**HEAD, replays=1), logging.DEBUG, f"alice replayed: {AT}, replays 1"),
 ]
 kinds = pytest.mark.parametrize(

@@ -7,22 +7,27 @@ decided in `keyturn.client.state`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import cast
 
-from keyturn.client import events
+from keyturn.client import events, loop
 from keyturn.client.carriers import Carrier
 from keyturn.client.closing import Closing
-from keyturn.client.flight import Clock
+from keyturn.client.entry import Entry
+from keyturn.client.errand import Errand
+from keyturn.client.flight import Clock, aboard
 from keyturn.client.grants import Function, Grant, grant_of
 from keyturn.client.grants.grant import Revoking
+from keyturn.client.keeper import Keeper
 from keyturn.client.origins import parse_origins
 from keyturn.client.revocation import Revocation
+from keyturn.client.sealing import Sealing
 from keyturn.client.seed import Seed, Seeded, check_loader
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.state import REPLACED
-from keyturn.client.token_stores import check_store
+from keyturn.client.token_stores import MEMORY, check_shared
 from keyturn.client.traffic import Traffic
 from keyturn.clocks import now
 from keyturn.errors import ConfigurationError, CredentialsClosed, SessionEnded
@@ -46,8 +51,15 @@ class Credentials(Traffic, Closing):
             none.
         origins: where the tokens may go, as in `["https://api.example"]`.
         carrier: how they ride on a request; the grant's own unless given.
-        store: where they are kept; `memory://` keeps them in this process.
-        name: what events and logs call these credentials.
+        store: where they are kept; `memory://` keeps them in this process, any
+            other URL of `keyturn.client.token_stores` shares them with all
+            processes that use the same `name` there. `tokens` are a seed then:
+            used if the store has no record of that name.
+        name: what events and logs call these credentials, and what a shared
+            store knows them by: one refresh token has one name.
+        reseed: whether a seed that differs from the one which the name began
+            with takes the place of what the store has.
+        encryption_keys: Fernet keys, oldest to newest, for a shared store.
         on_event: called with each event (`keyturn.client.events`), on
             keyturn's thread or on that of the request that it is about, after
             those who waited were woken; it must not block.
@@ -66,11 +78,14 @@ class Credentials(Traffic, Closing):
         carrier: Carrier | None = None,
         store: str = "memory://",
         name: str | None = None,
+        reseed: bool = False,
+        encryption_keys: Sequence[str | bytes] = (),
         on_event: events.Callback | None = None,
         retry_for: timedelta = timedelta(seconds=30),
         clock: Clock = now,
     ) -> None:
-        check_store(store)
+        shared = store != MEMORY
+        check_shared(store, name, reseed=reseed, keys=encryption_keys)
         if not isinstance(tokens, Tokens | None):
             if not callable(tokens):
                 raise ConfigurationError(
@@ -85,9 +100,9 @@ class Credentials(Traffic, Closing):
                 "carrier must be one of keyturn.client.Bearer and Cookies, or of their shape"
             )
         chosen = grant_of(grant)
-        opening = _opening(chosen, tokens)
-        first = None if opening is None else Snapshot.awaited()
-        if isinstance(tokens, Tokens):
+        opening = None if shared else _opening(chosen, tokens)
+        first = Snapshot.awaited() if shared or opening is not None else None
+        if isinstance(tokens, Tokens) and not shared:
             first = Snapshot.first(tokens, clock())
         self.origins, self._strays = parse_origins(origins), set()
         super().__init__(
@@ -100,6 +115,15 @@ class Credentials(Traffic, Closing):
             patience=retry_for.total_seconds(),
             clock=clock,
         )
+        if name is not None and shared:
+            self._keeper = Keeper(
+                Entry(store, name, Sealing.of(encryption_keys), clock),
+                chosen,
+                self,
+                seed=tokens if isinstance(tokens, Tokens | None) else Seeded(chosen, tokens),
+                reseed=reseed,
+                patience=self._patience,
+            )
 
     def __repr__(self) -> str:
         current = self._current
@@ -148,39 +172,71 @@ class Credentials(Traffic, Closing):
         """Await what `retry_unknown` returns."""
         return await self.retry_ticket().wait_async(timeout)
 
-    def sign_in(self, tokens: Tokens) -> None:
-        """Start a new epoch with `tokens`. Who waited under the old one gets SessionEnded, "replaced"."""
+    def sign_in(self, tokens: Tokens, timeout: float | None = None) -> None:
+        """Start a new epoch with `tokens`. Who waited under the old one gets SessionEnded, "replaced".
+
+        In a shared store it is a sign-in for every process, which waits for a
+        refresh that is on its way. Raises TokenStoreUnavailable where the
+        store cannot be told; then nothing has changed.
+        """
+        signing_in = self._signing_in(tokens)
+        if signing_in is not None:
+            signing_in.result(timeout)
+
+    async def asign_in(self, tokens: Tokens, timeout: float | None = None) -> None:
+        """Await what `sign_in` does."""
+        signing_in = self._signing_in(tokens)
+        if signing_in is not None:
+            await signing_in.result_async(timeout)
+
+    def _signing_in(self, tokens: Tokens) -> Errand[None] | None:
         if not isinstance(tokens, Tokens):
             raise ConfigurationError("sign_in takes a keyturn.Tokens(access=…, refresh=…, expires_at=…)")
-        self.begin_epoch(Snapshot.first(tokens, self._clock()), SessionEnded(REPLACED, reason="replaced"))
-
-    async def asign_in(self, tokens: Tokens) -> None:
-        """Await what `sign_in` does."""
-        self.sign_in(tokens)
+        first = Snapshot.first(tokens, self._clock())
+        keeper, flight = self._keeper, self.in_the_air()
+        if keeper is None:
+            self.begin_epoch(first, SessionEnded(REPLACED, reason="replaced"))
+            return None
+        own = flight is not None and flight in aboard.get()
+        if flight is not None and not own:
+            flight.give_way()
+        errand = Errand(functools.partial(keeper.sign_in, first, may_wait=not own), longest=keeper.longest)
+        errand.take_off()
+        return errand
 
     def sign_out(self, timeout: float | None = None) -> None:
         """Forget the tokens. Callers get SessionEnded, reason "signed_out", until the next sign-in.
 
         A grant with a `revoke_url` also tells the server (RFC 7009), which is
         waited for, by default as long as it can take; a failure is logged and
-        changes nothing here.
+        changes nothing here. In a shared store it is a sign-out for every
+        process. Raises TokenStoreUnavailable where the store cannot be told:
+        then this process alone is signed out, and goes on trying to tell it.
         """
         revocation = self._signing_out()
         if revocation is not None:
             revocation.settle(timeout)
+            revocation.raise_for_store()
 
     async def asign_out(self, timeout: float | None = None) -> None:
         """Await what `sign_out` does."""
         revocation = self._signing_out()
         if revocation is not None:
             await revocation.settle_async(timeout)
+            revocation.raise_for_store()
 
     def _signing_out(self) -> Revocation | None:
         old, flight = self.begin_epoch(None, SessionEnded("signed out: sign in again", reason="signed_out"))
-        grant: object = self._grant
-        if not isinstance(grant, Revoking) or not grant.revokes or (old is None and flight is None):
+        keeper, given = self._keeper, self._grant
+        grant = given if isinstance(given, Revoking) and given.revokes else None
+        nothing_to_revoke = grant is None or (old is None and flight is None)
+        if isinstance(self._absence, CredentialsClosed) or (nothing_to_revoke and keeper is None):
             return None
-        revocation = Revocation(grant, old, flight, name=self.name, timeout=self._grant.timeout)
+        bury = None
+        if keeper is not None:
+            may_wait = flight is None or flight not in aboard.get()
+            bury = functools.partial(keeper.end, None if old is None else old.epoch, may_wait=may_wait)
+        revocation = Revocation(grant, old, flight, bury=bury, name=self.name, timeout=given.timeout)
         revocation.take_off()
         return revocation
 
@@ -198,7 +254,9 @@ class Credentials(Traffic, Closing):
             if flight is not None:
                 flight.settle(timeout)
         finally:
-            self.begin_epoch(None, CredentialsClosed("these credentials are closed"))
+            leaving = self._leaving()
+            if leaving is not None and not loop.is_current():
+                leaving.settle(timeout)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Await what `close` does."""
@@ -207,7 +265,13 @@ class Credentials(Traffic, Closing):
             if flight is not None:
                 await flight.settle_async(timeout)
         finally:
-            self.begin_epoch(None, CredentialsClosed("these credentials are closed"))
+            leaving = self._leaving()
+            if leaving is not None:
+                await leaving.settle_async(timeout)
+
+    def _leaving(self) -> Errand[None] | None:
+        self.begin_epoch(None, CredentialsClosed("these credentials are closed"))
+        return None if self._keeper is None else self._keeper.close()
 
 
 def _opening(grant: Grant, tokens: object) -> Grant | None:

@@ -7,11 +7,13 @@ logger `keyturn.client`.
     Refreshing                a flight takes off; exactly one landing follows
     ├── Refreshed             it brought a new pair
     ├── Loaded                it was the first, and looked for the tokens to begin with
+    ├── Found                 another process had refreshed: the newer pair was in the store
     ├── Overtaken             it landed when nobody needed what it might bring
     ├── Ended                 the server refused the refresh token for good
     └── Failed                it brought nothing this time
     Waiting, Waited           one caller waits for a flight, and what came of that
-    Adopted                   a newer pair came with a response
+    Adopted                   a newer pair came with a response, or another process saved one
+    SaveFailed                a new pair could not be saved yet
     Replayed                  a refused request is sent again
 """
 
@@ -45,12 +47,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIn(Event):
-    """Somebody signed in: this epoch begins, and an earlier one is over."""
+    """Somebody signed in, here or in another process: this epoch begins, and an earlier one is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedOut(Event):
-    """Somebody signed out here: this epoch is over."""
+    """This epoch is over: somebody signed out, or another process saw its end in a shared store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,11 @@ class Loaded(Landing):
     """The first use loaded the tokens to begin with; `found` tells whether there were any."""
 
     found: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found(Landing):
+    """Another process had refreshed: the newer pair, of this `generation`, was in the token store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +142,19 @@ class Waited(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted(Event):
-    """A newer pair was taken over from a response, or from whoever called `adopt`."""
+    """A newer pair was taken over: from a response, from whoever called `adopt`, or from another process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveFailed(Event):
+    """A new pair could not be saved, for the `attempts`-th time.
+
+    It is used here, kept in memory together with the lease, and saved as soon
+    as the token store lets us. A process that ends before that loses it.
+    """
+
+    attempts: int
+    cause: KeyturnError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,12 +173,14 @@ _LEVELS = {
     Refreshing: logging.DEBUG,
     Refreshed: logging.INFO,
     Loaded: logging.DEBUG,
+    Found: logging.INFO,
     Overtaken: logging.INFO,
     Ended: logging.WARNING,
     Failed: logging.WARNING,
     Waiting: logging.DEBUG,
     Waited: logging.DEBUG,
     Adopted: logging.DEBUG,
+    SaveFailed: logging.WARNING,
     Replayed: logging.DEBUG,
 }
 

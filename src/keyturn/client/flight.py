@@ -25,7 +25,7 @@ import asyncio
 import contextvars
 import itertools
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypedDict, cast
 
 from keyturn.client import events, loop, schedule
@@ -35,7 +35,7 @@ from keyturn.client.grants.answers import failure
 from keyturn.client.seed import Seeded
 from keyturn.client.snapshot import Snapshot
 from keyturn.clocks import monotonic
-from keyturn.errors import KeyturnError, OutcomeUnknown, RefreshUnavailable, SessionEnded
+from keyturn.errors import KeyturnError, NotSignedIn, OutcomeUnknown, RefreshUnavailable, SessionEnded
 from keyturn.tokens import Tokens
 
 Outcome = Snapshot | KeyturnError
@@ -68,11 +68,20 @@ _numbers = itertools.count(1)
 
 _WAYS_OUT = "the refresh token may be spent, and is not sent again unasked: sign in, or retry_unknown()"
 
+_LONGEST_SAVE = 5.0  # seconds, after an exchange whose tokens are shared
+
 _WINDOW_MARGIN = 0.1  # of the replay window, at most a second: a retry must also arrive inside it
 
 
+Bring = Callable[["Flight"], Awaitable[Tokens | None]]
+
+
 class Flight:
-    """One exchange for one snapshot; `land` turns its result into the outcome for everyone."""
+    """One exchange for one snapshot; `land` turns its result into the outcome for everyone.
+
+    `bring` goes about it in its own way, and calls `buy` if it comes to that;
+    `insists` says that somebody wants the token sent again whatever it costs.
+    """
 
     def __init__(
         self,
@@ -87,6 +96,8 @@ class Flight:
         announce: Announce,
         heard: Callable[[type[events.Event]], bool],
         clear: Iterable[Gate],
+        bring: Bring | None = None,
+        insists: bool = False,
     ) -> None:
         self.number = next(_numbers)
         self.carried, self.announce, self.heard = carried, announce, heard
@@ -96,7 +107,8 @@ class Flight:
         self._over = Gate()
         self._attempts = 0
         self._started = monotonic()
-        self._grant, self._clock, self._needed, self._land = grant, clock, needed, land
+        self._grant, self._clock, self.needed, self._land = grant, clock, needed, land
+        self._bring, self.insists = bring, insists
         self._patience, self._wait, self._clear = patience, wait, clear
         self._wire: Wire | None = None
         self._ambiguous = False
@@ -131,17 +143,25 @@ class Flight:
 
     def announce_landing(self, result: Tokens | KeyturnError | None) -> None:
         """Tell how it ended; `result` is what the exchange came to, the outcome what became of that."""
-        outcome, grant = self.outcome, self._grant
-        if isinstance(grant, Seeded) and grant.is_answered_by(result):
+        outcome = self.outcome
+        if self._is_loaded(result):
             self.announce(events.Loaded, self.carried, found=isinstance(result, Tokens), **self.figures())
         elif isinstance(outcome, Snapshot):
-            kind: type[events.Landing] = events.Refreshed if isinstance(result, Tokens) else events.Overtaken
+            kind: type[events.Landing] = events.Overtaken
+            if isinstance(result, Tokens):
+                kind = events.Refreshed if self._attempts else events.Found
             self.announce(kind, outcome, **self.figures())
         elif outcome is not result:
             self.announce(events.Overtaken, self.carried, **self.figures())
         else:
             kind = events.Ended if isinstance(outcome, SessionEnded) else events.Failed
             self.announce(kind, self.carried, cause=outcome, **self.figures())
+
+    def _is_loaded(self, result: Tokens | KeyturnError | None) -> bool:
+        """Tell whether this was the first use, and what it came to is what was there, or not there."""
+        if self._bring is None:
+            return isinstance(self._grant, Seeded) and self._grant.is_answered_by(result)
+        return self.carried.is_awaited and not self._attempts and isinstance(result, Tokens | NotSignedIn)
 
     def settle(self, timeout: float | None = None) -> bool:
         """Wait for what is sent, by default as long as that can take; what is not sent is given up at once.
@@ -164,7 +184,9 @@ class Flight:
     @property
     def longest(self) -> float:
         """Return how many seconds an exchange, once sent, can take."""
-        return self._grant.timeout + self._grant.replay_window
+        return (
+            self._grant.timeout + self._grant.replay_window + (0.0 if self._bring is None else _LONGEST_SAVE)
+        )
 
     def _give_up_unless_sent(self) -> None:
         if not self.sent:
@@ -179,7 +201,8 @@ class Flight:
             task.cancel()
         result: Tokens | KeyturnError | None
         try:
-            result = self.brought = await self._buy()
+            await self._clear_for_take_off()
+            result = self.brought = await (self._bring or self._buy_for_carried)(self)
         except asyncio.CancelledError:
             result = RefreshUnavailable(
                 "the refresh was given up before it was sent", attempts=self._attempts
@@ -194,21 +217,34 @@ class Flight:
                 None  # whose context leads back here: without it nothing waits for the garbage collector
             )
 
-    async def _buy(self) -> Tokens | None:
-        """Return the new pair, trying again as the rules above allow; None once nobody needs it any more."""
-        patience_ends = monotonic() + self._patience
-        first_sent: tuple[float, float] | None = None
-        trouble: OutcomeUnknown | RefreshUnavailable
+    async def _clear_for_take_off(self) -> None:
         for gate in self._clear:
             await gate.wait_async(self._grant.timeout)
         if self._wait > 0:
             self.stalled.open()
         await asyncio.sleep(self._wait)
-        while self._needed():
+
+    @staticmethod
+    async def _buy_for_carried(flight: Flight) -> Tokens | None:
+        return await flight.buy(flight.carried)
+
+    async def buy(self, tokens: Tokens, *, sent_ago: float | None = None) -> Tokens | None:
+        """Return what `tokens` buy, trying again as the rules above allow; None once nobody needs it.
+
+        `sent_ago` is for how many seconds these tokens may have been spent
+        already: the window counts from then. Raises what the exchange came to.
+        """
+        patience_ends = monotonic() + self._patience
+        first_sent: tuple[float, float] | None = None
+        if sent_ago is not None:
+            first_sent = monotonic() - sent_ago, self._clock() - sent_ago
+            self._ambiguous = True
+        trouble: OutcomeUnknown | RefreshUnavailable
+        while self.needed():
             self._attempts += 1
             moment = monotonic(), self._clock()
             try:
-                return await self._exchange()
+                return await self._exchange(tokens)
             except OutcomeUnknown as error:
                 first_sent, trouble = first_sent or moment, error
                 self._ambiguous = self._grant.rotates
@@ -226,12 +262,12 @@ class Flight:
                 raise self._final(trouble)
         return None
 
-    async def _exchange(self) -> Tokens:
+    async def _exchange(self, tokens: Tokens) -> Tokens:
         """Try once. Raises a KeyturnError that says what the failure means."""
         self._wire = wire = Wire(self._clock)
         try:
             async with asyncio.timeout(self._grant.timeout):
-                pair: object = await self._grant.exchange(self.carried, wire)
+                pair: object = await self._grant.exchange(tokens, wire)
         except GeneratorExit:
             raise
         except BaseException as error:  # a callable raises what it likes; its meaning is raised below

@@ -63,6 +63,7 @@ _thread: threading.Thread | None = None
 _thread_ident: int | None = None
 _ended = False
 _in_air: dict[Airborne, asyncio.Task[None] | None] = {}
+_last: list[Callable[[], None]] = []
 _inherited: list[object] = []  # kept alive in a child, so that nothing of the parent's is finalized there
 _reset_in_child: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
@@ -125,6 +126,11 @@ async def on_thread(function: Callable[[], T], name: str) -> T:
     return cast(T, result)
 
 
+def is_started() -> bool:
+    """Tell whether keyturn's loop runs."""
+    return _loop is not None
+
+
 def is_current() -> bool:
     """Tell whether this is keyturn's own thread, where nobody may block."""
     return _thread_ident == threading.get_ident()
@@ -133,6 +139,11 @@ def is_current() -> bool:
 def on_fork(what: Forkable) -> None:
     """Have `what.reset_after_fork()` called in every forked child for as long as it lives."""
     _reset_in_child.add(what)
+
+
+def on_exit(last: Callable[[], None]) -> None:
+    """Have `last()` called at exit, after what is in the air has landed, if the loop was ever started."""
+    _last.append(last)
 
 
 def _running() -> _Loop:
@@ -170,6 +181,9 @@ def _settle_at_exit() -> None:
         flight.settle(0.0)  # gives up what is not sent before anything is waited for
     for flight in flights:
         flight.settle()
+    if _loop is not None:
+        for last in _last:
+            last()
     if not native.in_main_interpreter():
         _end()
 

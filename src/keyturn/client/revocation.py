@@ -1,14 +1,16 @@
-"""Revocation: the server is told of a sign-out (RFC 7009).
+"""Revocation: the token store and the server are told of a sign-out (RFC 7009).
 
 As a flight it belongs to nobody and runs on keyturn's loop. A refresh that
 was on its way when somebody signed out is waited for: the pair that it brings
-is the one to revoke. Nothing here can undo the sign-out; what fails is logged.
+is the one to revoke. Nothing here can undo the sign-out in this process; what
+the server fails at is logged, what the store fails at is raised.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Awaitable, Callable
 
 from keyturn.client import events, loop
 from keyturn.client.flight import Flight, aboard
@@ -17,21 +19,29 @@ from keyturn.client.grants.grant import Revoking
 from keyturn.errors import KeyturnError
 from keyturn.tokens import Tokens
 
+_LONGEST_BURIAL = 10.0  # seconds, beside waiting for an exchange
+
 
 class Revocation:
-    """One sign-out that the server is told of."""
+    """One sign-out that others are told of.
+
+    `bury` leaves a tombstone in the token store, and returns the tokens that
+    were there, which may be newer than ours.
+    """
 
     def __init__(
         self,
-        grant: Revoking,
+        grant: Revoking | None,
         tokens: Tokens | None,
         flight: Flight | None,
         *,
+        bury: Callable[[], Awaitable[Tokens | None]] | None,
         name: str | None,
         timeout: float,
     ) -> None:
         self._grant, self._tokens, self._flight, self._name = grant, tokens, flight, name
-        self._timeout = timeout
+        self._timeout, self._bury = timeout, bury
+        self._error: KeyturnError | None = None
         self._over = Gate()
 
     def take_off(self) -> None:
@@ -39,7 +49,7 @@ class Revocation:
         loop.launch(self, self._run, contextvars.Context())
 
     def settle(self, timeout: float | None = None) -> bool:
-        """Wait for the server to be told, by default as long as that can take; tell whether that is over.
+        """Wait for both to be told, by default as long as that can take; tell whether that is over.
 
         Nobody waits where that would be for oneself: on keyturn's thread, and in the grant.
         """
@@ -53,9 +63,15 @@ class Revocation:
             return self._over.is_open
         return await self._over.wait_async(self._longest if timeout is None else timeout)
 
+    def raise_for_store(self) -> None:
+        """Raise what kept the token store from being told."""
+        if self._error is not None:
+            raise self._error.again()
+
     @property
     def _longest(self) -> float:
-        return self._timeout + (0.0 if self._flight is None else self._flight.longest)
+        told = self._timeout + (0.0 if self._flight is None else self._flight.longest)
+        return told if self._bury is None else told + self._timeout + _LONGEST_BURIAL
 
     async def _run(self) -> None:
         tokens = self._tokens
@@ -63,7 +79,9 @@ class Revocation:
             if self._flight is not None:
                 await self._flight.settle_async()
                 tokens = self._flight.brought or tokens
-            if tokens is not None:
+            if self._bury is not None:
+                tokens = await self._buried(self._bury) or tokens
+            if self._grant is not None and tokens is not None:
                 async with asyncio.timeout(self._timeout):
                     await self._grant.revoke(tokens)
         except Exception as error:  # noqa: BLE001 - a grant of the user's own raises what it likes
@@ -77,6 +95,13 @@ class Revocation:
             )
         finally:
             self._over.open()
+
+    async def _buried(self, bury: Callable[[], Awaitable[Tokens | None]]) -> Tokens | None:
+        try:
+            return await bury()
+        except KeyturnError as error:
+            self._error = error
+            return None
 
     def _prefix(self) -> str:
         return "" if self._name is None else f"{self._name} "

@@ -66,13 +66,14 @@ class Seeded:
         Raises NotSignedIn where there is none, RefreshUnavailable where it cannot be loaded.
         """
         if self.loaded is None:
-            self.loaded = await self._load()
+            self.loaded = await self.load()
         if self.loaded.left(wire.clock()) > 0:
             return self.loaded
         async with asyncio.timeout(self._grant.timeout):
             return await self._grant.exchange(self.loaded, wire)
 
-    async def _load(self) -> Tokens:
+    async def load(self) -> Tokens:
+        """Return the seed. Raises as `exchange`."""
         try:
             async with asyncio.timeout(self._grant.timeout):
                 pair = await self._call()

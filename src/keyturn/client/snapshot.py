@@ -28,7 +28,7 @@ class Snapshot(Tokens):
     @classmethod
     def first(cls, tokens: Tokens, now: float) -> Self:
         """Return the snapshot that a sign-in starts its epoch with."""
-        return cls._of(tokens, secrets.token_hex(8), 0, now)
+        return cls.of(tokens, secrets.token_hex(8), 0, now)
 
     @classmethod
     def awaited(cls) -> Self:
@@ -43,7 +43,7 @@ class Snapshot(Tokens):
 
     def next(self, tokens: Tokens, now: float) -> Self:
         """Return the snapshot that follows this one within the epoch."""
-        return self._of(tokens, self.epoch, self.generation + 1, now)
+        return self.of(tokens, self.epoch, self.generation + 1, now)
 
     def supersedes(self, other: Snapshot) -> bool:
         """Tell whether this is a newer snapshot of the same sign-in."""
@@ -60,7 +60,8 @@ class Snapshot(Tokens):
         return tokens.expires_at is not None and tokens.expires_at > (self.expires_at or 0.0)
 
     @classmethod
-    def _of(cls, tokens: Tokens, epoch: str, generation: int, now: float) -> Self:
+    def of(cls, tokens: Tokens, epoch: str, generation: int, now: float) -> Self:
+        """Return tokens that are taken up at `now`, in their place."""
         jitter = random.random()  # noqa: S311 - spreads load, guards nothing
         return cls(
             tokens.access,

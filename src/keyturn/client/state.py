@@ -2,13 +2,15 @@
 
 The state is one snapshot, swapped whole under a lock that is never held
 across I/O. Every caller is given a ticket: the snapshot to go with, or a
-place on the one flight in the air. A landing, an adopted pair and a sign-in
-change the snapshot; each wakes whom it concerns, and is announced.
+place on the one flight in the air. What changes the snapshot is in
+`keyturn.client.changes`.
 """
 
 from __future__ import annotations
 
+import abc
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from keyturn.client import events, loop, native
 from keyturn.client.carriers import Carrier
@@ -32,11 +34,16 @@ from keyturn.errors import (
 )
 from keyturn.tokens import Tokens
 
+if TYPE_CHECKING:
+    from keyturn.client.keeper import Keeper
+
 REPLACED = "somebody signed in anew while this request was on its way"
 
 
-class State:
+class State(abc.ABC):
     """The base of `Credentials`: its data and its rules."""
+
+    _keeper: Keeper | None = None  # of those in a shared store
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class State:
         self._grant, self._on_event, self._patience, self._clock = grant, on_event, patience, clock
         self._current, self._opening = first, opening
         self._refused: Snapshot | None = None
+        self._insists = False
         self._absence: KeyturnError = NotSignedIn(
             "there are no tokens yet: log in with a client of its own, then sign_in(grant.read(response))"
         )
@@ -71,11 +79,12 @@ class State:
 
     @property
     def is_expendable(self) -> bool:
-        """Tell whether nothing would be lost with these credentials: no tokens, no end, no flight."""
+        """Tell whether nothing would be lost with these credentials: no flight, nothing only they hold."""
         with self._lock:
             current = self._current
             empty = type(self._absence) is NotSignedIn if current is None else current.is_awaited
-            return empty and self._flight is None and self._trouble.is_over(self._clock())
+            kept = empty if self._keeper is None else self._keeper.is_settled
+            return kept and self._flight is None and self._trouble.is_over(self._clock())
 
     def fresh(self) -> Snapshot | None:
         """Return the current snapshot if it needs no thought; None if a ticket is needed."""
@@ -133,34 +142,17 @@ class State:
             self._refused = current
             return Ticket(current, self._flight_for(current, now), self._clock, refused=True)
 
-    def adopt(self, tokens: Tokens, carried: Snapshot) -> bool:
-        """Take over a newer pair that came with the answer to a request that carried `carried`.
-
-        Tell whether it was taken: not across a sign-in, and not over a pair
-        that is newer still.
-        """
-        for value, kind in ((tokens, Tokens), (carried, Snapshot)):
-            if not isinstance(value, kind):
-                raise ConfigurationError("adopt takes keyturn.Tokens and the snapshot that was carried")
-        with self._lock:
-            current = self._current
-            if current is None or current.epoch != carried.epoch or tokens.access == current.access:
-                return False
-            if not current.yields_to(tokens, carried):
-                return False
-            taken = self._take_over(current, tokens)
-        self.announce(events.Adopted, taken)
-        return True
-
     def successor(self, snapshot: Snapshot) -> Snapshot:
         """Return the newest tokens of the sign-in that `snapshot` is of. Raises what has become of it."""
         with self._lock:
             return self._current_of(snapshot)
 
     def reset_after_fork(self) -> None:
-        """Start anew in a forked child: the flight in the air is the parent's, as is the refresh token."""
+        """Start anew in a forked child: the flight in the air is the parent's, as is a token in memory."""
         self._reset()
         self._forked = True
+        if self._keeper is not None:
+            self._keeper.reset_after_fork()
 
     def _reset(self) -> None:
         self._lock = native.lock()
@@ -169,12 +161,23 @@ class State:
         self.turnstile = Turnstile()
         self.departures = Departures()
 
+    @abc.abstractmethod
+    def _land(self, flight: Flight, result: Tokens | KeyturnError | None) -> None:
+        """Turn what a flight brought into the outcome for everyone, on keyturn's thread."""
+
     # The rules, under the lock
 
     def _signed_in(self) -> Snapshot:
+        if self._current is None and self._may_look():
+            self._current = Snapshot.awaited()
         if self._current is None:
             raise self._absence.again()
         return self._current
+
+    def _may_look(self) -> bool:
+        """Tell whether somebody may have signed in elsewhere without our hearing of it."""
+        is_open = not self._closing and not isinstance(self._absence, CredentialsClosed)
+        return is_open and self._keeper is not None and self._keeper.may_look()
 
     def _current_of(self, snapshot: Snapshot) -> Snapshot:
         current = self._signed_in()
@@ -184,12 +187,18 @@ class State:
 
     def _obstacle(self, now: float, current: Snapshot) -> KeyturnError | None:
         """Return why no refresh can be started or joined, None where one can."""
-        if self._forked and self._grant.rotates:
+        shared = self._keeper is not None
+        if self._forked and self._grant.rotates and not shared:
             return RefreshAfterFork(
                 "these credentials were forked and live in memory: only the parent may refresh them."
                 " Create them after the fork (gunicorn's post_fork, Celery's worker_process_init)"
             )
-        if self._grant.needs_refresh_token and current.refresh is None and not current.is_awaited:
+        if (
+            self._grant.needs_refresh_token
+            and current.refresh is None
+            and not current.is_awaited
+            and not shared
+        ):
             return NotSignedIn("there is no refresh token: sign in again")
         if self._closing and (self._flight is None or self._flight.carried is not current):
             return CredentialsClosed("these credentials are being closed")
@@ -197,6 +206,8 @@ class State:
             return ReentrantRefresh(
                 "the grant waits for the refresh that it is part of; use its own http client"
             )
+        if self._trouble.unknown is not None and self._keeper is not None and self._keeper.may_look():
+            self._trouble.unknown = None  # the record says whether it still is
         return self._trouble.obstacle(now, self._patience)
 
     def _flight_for(self, current: Snapshot, now: float) -> Flight:
@@ -222,69 +233,12 @@ class State:
             announce=self.announce,
             heard=self.heard,
             clear=[gate for gate in (behind, self.departures.cleared(current)) if gate is not None],
+            bring=None if self._keeper is None else self._keeper.renew,
+            insists=self._insists,
         )
         flight.take_off()
-        self._flight = flight
+        self._flight, self._insists = flight, False
         return flight
-
-    def _take_over(self, current: Snapshot, tokens: Tokens) -> Snapshot:
-        self._current = taken = current.next(tokens, self._clock())
-        self.departures.superseded(current)
-        self._trouble = Trouble()
-        return taken
-
-    # Landing, sign-in, sign-out
-
-    def _land(self, flight: Flight, result: Tokens | KeyturnError | None) -> None:
-        """Turn what a flight brought into the outcome for everyone, on keyturn's thread."""
-        with self._lock:
-            if self._flight is flight:
-                self._flight = None
-            outcome = self._outcome(flight, result)
-        flight.arrive(outcome)
-        flight.announce_landing(result)
-
-    def _outcome(self, flight: Flight, result: Tokens | KeyturnError | None) -> Snapshot | KeyturnError:
-        current, carried = self._current, flight.carried
-        if flight.outcome is not None or current is None or current.epoch != carried.epoch:
-            return flight.outcome or SessionEnded(REPLACED, reason="replaced", epoch=carried.epoch)
-        if result is None or (not isinstance(result, Tokens) and current.supersedes(carried)):
-            return current
-        if isinstance(result, Tokens):
-            return self._take_over(current, result) if current.yields_to(result, carried) else current
-        if isinstance(result, SessionEnded):
-            result.epoch = carried.epoch
-            self._current, self._absence = None, result
-        elif not isinstance(result, NotSignedIn):
-            self._trouble.note(result, self._clock())
-        return result
-
-    def begin_epoch(
-        self, first: Snapshot | None, absence: KeyturnError
-    ) -> tuple[Snapshot | None, Flight | None]:
-        """Swap everything for `first`, or for nothing; `absence` is what whoever waited is told.
-
-        Return the tokens that were, and the flight that was renewing them.
-        """
-        with self._lock:
-            if isinstance(self._absence, CredentialsClosed):
-                if first is not None:
-                    raise self._absence.again()
-                return None, None
-            old, self._current, self._absence = self._current, first, absence
-            flight, self._flight = self._flight, None
-            self._forked = self._forked and first is None
-            self._trouble = Trouble()
-        if flight is not None:
-            if isinstance(absence, SessionEnded) and old is not None:
-                absence.epoch = old.epoch
-            flight.arrive(absence)
-        old = None if old is None or old.is_awaited else old
-        if first is not None:
-            self.announce(events.SignedIn, first)
-        elif old is not None and isinstance(absence, SessionEnded):
-            self.announce(events.SignedOut, old)
-        return old, flight
 
     def closing(self, *, blocking: bool) -> Flight | None:
         """Return the flight to wait for, the last one. Raises ReentrantRefresh where nobody may wait."""
@@ -302,9 +256,16 @@ class State:
     def retry_ticket(self) -> Ticket:
         """Return a ticket for a refresh although the outcome of the last one is unknown."""
         with self._lock:
-            self._trouble.unknown = None
+            self._trouble.unknown, self._insists = None, True
             current = self._signed_in()
-        return self.refusal_ticket(current)
+        try:
+            return self.refusal_ticket(current)
+        finally:
+            self._insists = False  # there may have been a flight already
+
+    def in_the_air(self) -> Flight | None:
+        """Return the flight that is on its way."""
+        return self._flight
 
     def heard(self, kind: type[events.Event]) -> bool:
         """Tell whether anybody listens for events of this kind."""

@@ -7,15 +7,15 @@ became of them.
 from __future__ import annotations
 
 from keyturn.client import events
+from keyturn.client.changes import Changes
 from keyturn.client.gate import Patience
 from keyturn.client.origins import Origin, spelled
 from keyturn.client.snapshot import Snapshot
-from keyturn.client.state import State
 
 _MOST_STRAYS = 32
 
 
-class Traffic(State):
+class Traffic(Changes):
     """What adapters ask of `Credentials` for a request."""
 
     origins: frozenset[Origin]

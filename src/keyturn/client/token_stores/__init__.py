@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol, Self
 
+from keyturn.client import loop, native
+from keyturn.client.errand import Errand
 from keyturn.client.record import Record, Version
 from keyturn.errors import ConfigurationError, MissingExtra
 
@@ -174,7 +176,77 @@ def new_store(url: str) -> TokenStore:
     return store
 
 
-def check_store(url: str) -> None:
-    """Raise ConfigurationError for a URL that names no token store."""
-    if url != "memory://":
-        new_store(url)
+MEMORY = "memory://"
+_LONGEST_NAME = 255
+
+
+def check_shared(url: str, name: str | None, *, reseed: bool, keys: object) -> None:
+    """Raise ConfigurationError for arguments that a store cannot work with; see `Credentials`."""
+    given: object = name
+    if url == MEMORY:
+        if reseed or keys:
+            raise ConfigurationError(
+                "reseed and encryption_keys are for a shared store, as in store='file:///…'"
+            )
+        return
+    if given is None:
+        raise ConfigurationError("a shared store knows tokens by a name: name='dashboard:alice'")
+    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_NAME or not given.isprintable():
+        raise ConfigurationError(f"the name is a string of 1 to {_LONGEST_NAME} printable characters")
+
+
+class Shelf:
+    """The stores that this process has open, one a URL, for all credentials that use it."""
+
+    def __init__(self) -> None:
+        self._stores: dict[str, TokenStore] = {}
+        self._users: dict[str, int] = {}
+        self._lock = native.lock()
+        loop.on_fork(self)
+        loop.on_exit(self.close)
+
+    def take(self, url: str) -> None:
+        """Have `url` kept open until it is put back. Raises as `new_store`; no I/O."""
+        with self._lock:
+            if url not in self._stores:
+                self._stores[url] = new_store(url)
+            self._users[url] = self._users.get(url, 0) + 1
+
+    def __getitem__(self, url: str) -> TokenStore:
+        """Return the store that was taken."""
+        return self._stores[url]
+
+    def put_back(self, url: str) -> TokenStore | None:
+        """Undo one `take`; return the store where it was the last, to be closed on keyturn's loop."""
+        with self._lock:
+            self._users[url] -= 1
+            if self._users[url] > 0:
+                return None
+            del self._users[url]
+            return self._stores.pop(url)
+
+    def close(self) -> None:
+        """Close what is open: the process ends."""
+        if self._stores:
+            closing = Errand(self._aclose, longest=_LONGEST_CLOSING)
+            closing.take_off()
+            closing.settle()
+
+    async def _aclose(self) -> None:
+        for store in list(self._stores.values()):
+            await store.aclose()
+
+    def reset_after_fork(self) -> None:
+        """Start anew in a forked child, with stores of its own."""
+        self._lock = native.lock()
+        for url, store in self._stores.items():
+            store.abandon()
+            _left_alone.append(store)
+            self._stores[url] = new_store(url)
+
+
+_LONGEST_CLOSING = 3.0
+_left_alone: list[
+    TokenStore
+] = []  # kept alive in a child, so that nothing of the parent's is finalized there
+shelf = Shelf()

@@ -1,0 +1,205 @@
+"""Entry: one name's record in a token store, read and written as snapshots.
+
+This is where times change clocks: a record's are the store's, a snapshot's
+are this process's own, and a reading shows both at one moment.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from keyturn.client.record import EndedWhy, Failure, Marker, Record, Version, fingerprint
+from keyturn.client.sealing import Sealing
+from keyturn.client.snapshot import Snapshot
+from keyturn.client.token_stores import Lease, TokenStore, shelf
+from keyturn.clocks import monotonic
+from keyturn.errors import (
+    KeyturnError,
+    OutcomeUnknown,
+    RefreshError,
+    RefreshMisconfigured,
+    RefreshUnavailable,
+    SessionEnded,
+)
+
+_OVER: dict[EndedWhy, str] = {
+    "signed_out": "somebody signed out in another process: sign in again",
+    "refused": "the session has ended, as another process was told: sign in again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A record as it was read, the snapshot in it, and what the clocks showed then.
+
+    `began` is when the reading began, on the clock that waits are measured by.
+    """
+
+    record: Record | None
+    tokens: Snapshot | None
+    store_now: float
+    own_now: float
+    began: float
+
+    def now(self) -> float:
+        """Return what the store's clock shows now."""
+        return self.store_now + monotonic() - self.began
+
+    @property
+    def version(self) -> Version | None:
+        """Return the record's version, None where there is none."""
+        return None if self.record is None else self.record.version
+
+    def in_store_time(self, moment: float | None) -> float | None:
+        """Return a moment of this process's clock as the store's shows it."""
+        return None if moment is None else moment - self.own_now + self.store_now
+
+
+class Entry:
+    """One name in the store that a URL names."""
+
+    def __init__(self, url: str, name: str, sealing: Sealing, clock: Callable[[], float]) -> None:
+        self.name, self.url, self.clock = name, url, clock
+        self._sealing = sealing
+
+    @property
+    def store(self) -> TokenStore:
+        """Return the store, this process's own."""
+        return shelf[self.url]
+
+    async def read(self, *, opened: bool = True) -> Seen:
+        """Read the record, and the tokens in it unless they are to stay sealed.
+
+        Raises as `TokenStore.read`, and RefreshMisconfigured where no key opens them.
+        """
+        began = monotonic()
+        reading = await self.store.read(self.name)
+        own_now, record = self.clock(), reading.record
+        tokens = None
+        if record is not None and record.sealed is not None and opened:
+            expires_at = record.expires_at
+            tokens = Snapshot.of(
+                self._sealing.open(
+                    record.name,
+                    record.epoch,
+                    record.sealed,
+                    expires_at=None if expires_at is None else expires_at - reading.now + own_now,
+                    lifetime=record.lifetime,
+                ),
+                record.epoch,
+                record.generation,
+                own_now,
+            )
+        return Seen(record, tokens, reading.now, own_now, began)
+
+    async def save(self, tokens: Snapshot, seen: Seen, *, seed: str | None = None) -> bool:
+        """Write `tokens` over what was seen; tell whether that was still there. Markers and failures go."""
+        before, now = seen.record, seen.now()
+        goes_on = before is not None and before.epoch == tokens.epoch
+        record = Record(
+            name=self.name,
+            epoch=tokens.epoch,
+            generation=tokens.generation,
+            began_at=before.began_at if before is not None and goes_on else now,
+            saved_at=now,
+            sealed=self._sealing.seal(self.name, tokens.epoch, tokens),
+            expires_at=seen.in_store_time(tokens.expires_at),
+            lifetime=tokens.lifetime,
+            seed=seed or (None if before is None else before.seed),
+        )
+        return await self._write(record, seen)
+
+    async def bury(self, why: EndedWhy, seen: Seen, *, held: str | None = None) -> bool:
+        """Write a tombstone over what was seen; tell whether that was still there.
+
+        `held` is the epoch that ends where there is no record to say so.
+        """
+        before, now = seen.record, seen.now()
+        tombstone = Record(
+            name=self.name,
+            epoch=(held or secrets.token_hex(8)) if before is None else before.epoch,
+            generation=0 if before is None else before.generation + 1,
+            began_at=now if before is None else before.began_at,
+            saved_at=now,
+            sealed=None,
+            ended=why,
+            seed=None if before is None else before.seed,
+        )
+        return await self._write(tombstone, seen)
+
+    async def mark(self, seen: Seen, first_sent: float | None, lease: Lease) -> Seen | None:
+        """Note that the token of the record is about to be sent; None if the lease did not stand any more."""
+        record = _there(seen)
+        marker = Marker(
+            epoch=record.epoch,
+            generation=record.generation,
+            fingerprint=spends(seen) or "",
+            at=seen.now() if first_sent is None else first_sent,
+        )
+        marked = replace(record, marker=marker)
+        return replace(seen, record=marked) if await self._write(marked, seen, lease) else None
+
+    async def fail(self, seen: Seen, error: KeyturnError | None, lease: Lease, *, spent: bool) -> None:
+        """Note how an exchange failed; the marker goes, unless the token may be spent."""
+        record = _there(seen)
+        noted = replace(
+            record,
+            marker=record.marker if spent else None,
+            failure=record.failure if error is None else _failure(error, seen.now()),
+        )
+        await self._write(noted, seen, lease)
+
+    async def _write(self, record: Record, seen: Seen, lease: Lease | None = None) -> bool:
+        return await self.store.write(self.name, record, over=seen.version, under=lease)
+
+
+def is_behind(record: Record, own: Snapshot) -> bool:
+    """Tell whether a record is of the same sign-in as `own`, and older."""
+    return record.epoch == own.epoch and record.generation < own.generation
+
+
+def over(record: Record) -> SessionEnded:
+    """Return what a tombstone means to whoever finds it."""
+    why = record.ended or "signed_out"
+    return SessionEnded(_OVER[why], reason=why, epoch=record.epoch)
+
+
+def spends(seen: Seen) -> str | None:
+    """Return the fingerprint of the refresh token that was seen."""
+    refresh = None if seen.tokens is None else seen.tokens.refresh
+    return None if refresh is None else fingerprint(refresh)
+
+
+def failure_of(failure: Failure, now: float) -> RefreshError:
+    """Return what a failure in another process means for who waited for it there; `now` is the store's."""
+    message, status = f"{failure.message} (in another process)", failure.status
+    if failure.kind == "misconfigured":
+        return RefreshMisconfigured(message, status=status)
+    if failure.kind == "unknown":
+        return OutcomeUnknown(message, status=status)
+    after = None if failure.not_before is None else max(0.0, failure.not_before - now)
+    return RefreshUnavailable(message, status=status, retry_after=after, attempts=0)
+
+
+def _failure(error: KeyturnError, now: float) -> Failure:
+    after: object = getattr(error, "retry_after", None)
+    return Failure(
+        kind="misconfigured"
+        if isinstance(error, RefreshMisconfigured)
+        else "unknown"
+        if isinstance(error, OutcomeUnknown)
+        else "unavailable",
+        at=now,
+        error=type(error).__name__,
+        message=str(error),
+        status=error.status if isinstance(error, RefreshError) else None,
+        not_before=now + after if isinstance(after, float) else None,
+    )
+
+
+def _there(seen: Seen) -> Record:
+    if seen.record is None:
+        raise AssertionError("there is no record to change")
+    return seen.record

@@ -1,0 +1,66 @@
+"""Errand: work on keyturn's loop that belongs to nobody, and that callers of any kind wait for.
+
+As a flight it goes on when whoever waits gives up, and the exit waits for it,
+bounded.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar, cast
+
+from keyturn.client import loop
+from keyturn.client.gate import Gate
+from keyturn.errors import KeyturnError, ReentrantRefresh, RefreshTimeout
+
+T = TypeVar("T")
+
+
+class Errand(Generic[T]):
+    """One call of `work()`; `longest` is for how many seconds the exit waits for it."""
+
+    def __init__(self, work: Callable[[], Awaitable[T]], *, longest: float) -> None:
+        self._work, self._longest = work, longest
+        self._over = Gate()
+        self._result: T | None = None
+        self._error: KeyturnError | None = None
+
+    def take_off(self) -> None:
+        """Start, on keyturn's loop. Raises RefreshUnavailable where there is no thread for it."""
+        loop.launch(self, self._run, contextvars.Context())
+
+    def settle(self, timeout: float | None = None) -> bool:
+        """Wait until it is over, by default as long as it can take; tell whether it is."""
+        if loop.is_current():
+            return self._over.is_open
+        return self._over.wait(self._longest if timeout is None else timeout)
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for what it returns. Raises what it raises, and RefreshTimeout."""
+        if loop.is_current() and not self._over.is_open:
+            raise ReentrantRefresh("keyturn's own thread cannot wait for the token store")
+        return self._redeemed(self._over.wait(timeout))
+
+    async def result_async(self, timeout: float | None = None) -> T:
+        """Await what `result` returns."""
+        return self._redeemed(await self._over.wait_async(timeout))
+
+    def _redeemed(self, is_over: bool) -> T:
+        if not is_over:
+            raise RefreshTimeout("the token store took longer than this caller could wait; the work goes on")
+        if self._error is not None:
+            raise self._error.again()
+        return cast(T, self._result)
+
+    async def settle_async(self, timeout: float | None = None) -> bool:
+        """Await what `settle` does."""
+        return await self._over.wait_async(self._longest if timeout is None else timeout)
+
+    async def _run(self) -> None:
+        try:
+            self._result = await self._work()
+        except KeyturnError as error:
+            self._error = error
+        finally:
+            self._over.open()

@@ -1,0 +1,286 @@
+"""Lookout: what is heard of a record that others change too, and the changes that people make to it.
+
+Where a store tells of changes, they are taken over at once; where it does
+not, a record is looked at before each refresh, by whoever waits for one, and
+now and then by whoever has nothing. Either way the older of the two, the
+record or what is held here, is brought up to date.
+
+A sign-in and a sign-out take the lease, so that a refresh on its way is over
+before them. They do not insist on it: they spend nothing, and a late save of
+a holder that hangs loses the compare-and-set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import weakref
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
+
+from keyturn.client import events, loop
+from keyturn.client.entry import Entry, Seen, is_behind, over
+from keyturn.client.errand import Errand
+from keyturn.client.grants import Grant
+from keyturn.client.record import Version
+from keyturn.client.sharing import Rules
+from keyturn.client.snapshot import Snapshot
+from keyturn.client.token_stores import Changed, Lease, shelf
+from keyturn.clocks import monotonic
+from keyturn.errors import KeyturnError, RefreshMisconfigured, SessionEnded, TokenStoreUnavailable
+from keyturn.tokens import Tokens
+
+_TRIES = 10
+_POLL, _POLL_EACH = 0.02, 0.001  # seconds: the least, and what each further waiter of this process adds
+_POLL_IF_TOLD = 0.3  # a holder that dies tells nobody
+_LOOK_AGAIN, _LOOK_AGAIN_IF_TOLD = 1.0, 30.0
+_LONGEST_CLOSING = 3.0
+
+
+class Holder(Protocol):
+    """Whose record it is: what the lookout asks of the credentials, and tells them."""
+
+    @property
+    def tokens(self) -> Snapshot | None:
+        """Return what is held."""
+        ...
+
+    def learn(self, found: Snapshot | SessionEnded) -> None:
+        """Take over what the store holds."""
+        ...
+
+    def signed_in(self, first: Snapshot) -> None:
+        """Begin an epoch."""
+        ...
+
+    def announce(self, kind: type[events.Event], snapshot: Snapshot, **facts: object) -> None:
+        """Tell what happened."""
+        ...
+
+
+class Lookout:
+    """One name in a shared store, watched for one `Credentials`. Its coroutines run on keyturn's loop."""
+
+    _polling = 0  # of this process: the more there are, the less often each may
+
+    def __init__(self, entry: Entry, grant: Grant, holder: Holder) -> None:
+        self._entry, self._grant = entry, grant
+        self._place = _Place(entry)
+        self._leave = weakref.finalize(self, self._place.leave)
+        self._leave.atexit = False
+        self._holder = weakref.ref(holder)
+        self._rules = Rules(grant.rotates, grant.replay_window)
+        self._ended: str | None = None  # the epoch that somebody signed out of here; it never comes back
+        self._looked_at = -math.inf
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Start anew in a forked child: the leases and the watching are the parent's."""
+        self._changed = asyncio.Event()
+        self._waits = 0
+        self._looking: asyncio.Task[None] | None = None
+        self._look_once_more = False
+        self._place.watched = None
+
+    def may_look(self) -> bool:
+        """Tell whether it is worth asking the store again, though nothing was heard of it."""
+        patience = _LOOK_AGAIN_IF_TOLD if self._entry.store.notifies else _LOOK_AGAIN
+        return monotonic() - self._looked_at > patience
+
+    @property
+    def longest(self) -> float:
+        """Return for how many seconds a sign-in or a sign-out can take, where the store answers."""
+        return self._grant.timeout + self._grant.replay_window + _LONGEST_CLOSING
+
+    # People
+
+    async def sign_in(self, first: Snapshot, *, may_wait: bool) -> None:
+        """Begin the epoch of `first`, for everyone."""
+        self._watch()
+        async with self._lease_if_it_comes(may_wait=may_wait):
+            for _ in range(_TRIES):
+                if await self._entry.save(first, await self._read(opened=False)):
+                    break
+            else:
+                raise TokenStoreUnavailable("the token store's record changes faster than it can be written")
+        holder = self._holder()
+        if holder is not None:
+            holder.signed_in(first)
+
+    async def end(self, epoch: str | None, *, may_wait: bool) -> Tokens | None:
+        """Leave a tombstone, for everyone; return the tokens that were there.
+
+        `epoch` is what was held here; the record's ends too if it is another.
+        """
+        self._ended = epoch
+        async with self._lease_if_it_comes(may_wait=may_wait):
+            for _ in range(_TRIES):
+                seen = await self._seen_or_sealed()
+                self._ended = epoch if seen.record is None else seen.record.epoch
+                if seen.record is not None and seen.record.ended is not None:
+                    return None
+                if await self._entry.bury("signed_out", seen, held=epoch):
+                    return seen.tokens
+        raise TokenStoreUnavailable("the token store's record changes faster than it can be written")
+
+    async def _seen_or_sealed(self) -> Seen:
+        try:
+            return await self._read()
+        except RefreshMisconfigured:  # no key opens it: it can be ended all the same
+            return await self._read(opened=False)
+
+    # What is heard
+
+    def close(self) -> Errand[None] | None:
+        """Let go of the store; return the closing of it, where this was its last user."""
+        return self._leave()
+
+    def _watch(self) -> None:
+        """Have changes told, from the first use on."""
+        if self._place.watched is None:
+            self._place.watched = _weakly(self)
+            self._entry.store.watch(self._entry.name, self._place.watched)
+
+    def heard_of(self, version: Version | None) -> None:
+        """Take note of a change: `version` is what the record has now, None if nobody knows."""
+        self._changed.set()
+        own = self._own()
+        is_news = version is None or own is None or version != (own.epoch, own.generation)
+        if is_news and not self._waits:
+            self._look_soon()
+
+    def look_soon(self) -> None:
+        """Have what is held here compared with the record; may be called from any thread."""
+        loop.call(self._look_soon)
+
+    def _look_soon(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self.look())
+            self._looking.add_done_callback(self._looked)
+        else:
+            self._look_once_more = True
+
+    def _looked(self, _: object) -> None:
+        self._looking = None
+        if self._look_once_more:
+            self._look_once_more = False
+            self._look_soon()
+
+    async def look(self) -> None:
+        """Compare the record with what is held here, and bring the older of the two up to date."""
+        try:
+            for _ in range(_TRIES):
+                if await self._is_agreed():
+                    return
+        except KeyturnError as error:
+            events.logger.debug("keyturn: %s: the record was not looked at: %s", self._entry.name, error)
+
+    async def _is_agreed(self) -> bool:
+        seen = await self._read()
+        record, own, holder = seen.record, self._own(), self._holder()
+        if record is not None and record.ended is None and record.epoch == self._ended:
+            return await self._entry.bury("signed_out", seen)
+        if own is not None and (record is None or is_behind(record, own)):
+            return await self._entry.save(own, seen)
+        if record is not None and holder is not None:
+            holder.learn(over(record) if seen.tokens is None else seen.tokens)
+        return True
+
+    async def _read(self, *, opened: bool = True) -> Seen:
+        seen = await self._entry.read(opened=opened)
+        self._looked_at = monotonic()
+        return seen
+
+    def _own(self) -> Snapshot | None:
+        holder = self._holder()
+        return None if holder is None else holder.tokens
+
+    # Waiting
+
+    async def _lease(self) -> Lease | None:
+        """Return the lease if it is free. Who is cancelled while asking does not keep it."""
+        seconds = self._rules.lease(self._grant.timeout)
+        asking = asyncio.ensure_future(self._entry.store.try_lease(self._entry.name, seconds))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(_give_back)
+            raise
+
+    async def _pause(self) -> None:
+        """Wait until something is heard of the record, or it is time to look again."""
+        wait = _POLL_IF_TOLD if self._entry.store.notifies else _POLL + _POLL_EACH * Lookout._polling
+        self._waits += 1
+        Lookout._polling += 1
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait * random.uniform(0.5, 1.5)):  # noqa: S311 - spreads load
+                    await self._changed.wait()
+        finally:
+            self._waits -= 1
+            Lookout._polling -= 1
+
+    @asynccontextmanager
+    async def _lease_if_it_comes(self, *, may_wait: bool) -> AsyncGenerator[None]:
+        """Hold the lease, or go on without it when it takes longer than an exchange can."""
+        until = monotonic() + (self._grant.timeout + self._grant.replay_window + 1.0 if may_wait else 0.0)
+        while (lease := await self._lease()) is None and monotonic() < until:
+            self._changed.clear()
+            await self._pause()
+        try:
+            yield
+        finally:
+            if lease is not None:
+                await asyncio.shield(lease.release())
+
+
+class _Place:
+    """What one user of a store has to give back, whether he closes or is forgotten."""
+
+    def __init__(self, entry: Entry) -> None:
+        shelf.take(entry.url)
+        self._url, self._name = entry.url, entry.name
+        self.watched: Changed | None = None
+
+    def leave(self) -> Errand[None] | None:
+        """Give it back. May be called by the garbage collector: takes no lock, and waits for nothing."""
+        if not loop.is_started():
+            return None
+        leaving = Errand(self._leave, longest=_LONGEST_CLOSING)
+        leaving.take_off()
+        return leaving
+
+    async def _leave(self) -> None:
+        if self.watched is not None:
+            shelf[self._url].unwatch(self._name, self.watched)
+        store = shelf.put_back(self._url)
+        if store is not None:
+            await store.aclose()
+
+
+_giving_back: set[asyncio.Task[None]] = set()
+
+
+def _give_back(asked: asyncio.Future[Lease | None]) -> None:
+    if not asked.cancelled() and asked.exception() is None and (lease := asked.result()) is not None:
+        task = asyncio.get_running_loop().create_task(_release(lease))
+        _giving_back.add(task)
+        task.add_done_callback(_giving_back.discard)
+
+
+async def _release(lease: Lease) -> None:
+    await lease.release()
+
+
+def _weakly(lookout: Lookout) -> Changed:
+    """Return a callback that does not keep the lookout alive."""
+    there = weakref.ref(lookout)
+
+    def changed(version: Version | None) -> None:
+        one = there()
+        if one is not None:
+            one.heard_of(version)
+
+    return changed
