@@ -28,7 +28,7 @@ from keyturn import clocks
 from keyturn.client.loop import on_thread
 from keyturn.client.record import Record, Version
 from keyturn.client.token_stores import Changed, Lease, Reading
-from keyturn.client.token_stores.file_lease import FileLease, FileLeases, LockedFile, locked
+from keyturn.client.token_stores.file_lease import FileLease, FileLeases, LockedFile, is_held, locked
 from keyturn.client.token_stores.private_files import (
     WINDOWS,
     file_name,
@@ -120,7 +120,7 @@ class FileStore:
         text = record.to_json().encode()
         with locked(self._path(name, ".lock")) as lock:
             there = self._read(name)
-            if (there and there.version) != over or not _is_held(under):
+            if (there and there.version) != over or not is_held(under):
                 return False
             try:
                 _note(lock, name)
@@ -134,7 +134,7 @@ class FileStore:
         new.unlink(missing_ok=True)  # a dead writer's, for nobody else writes now
         try:
             _write_new(new, text)
-            if not _is_held(under):
+            if not is_held(under):
                 return False
             patiently(partial(new.replace, path))
         finally:
@@ -181,11 +181,6 @@ class FileStore:
 
     def _path(self, name: str, ending: str) -> Path:
         return self._directory / f"{file_name(name)}{ending}"
-
-
-def _is_held(lease: Lease | None) -> bool:
-    """Tell whether a write may go on under a lease: it is held, and nobody has deleted its file."""
-    return lease is None or (lease.is_in_place() if isinstance(lease, FileLease) else lease.held)
 
 
 def _content(path: Path) -> bytes | None:

@@ -32,6 +32,7 @@ from pathlib import Path
 import filelock
 
 from keyturn.client import loop, native
+from keyturn.client.token_stores import Lease
 from keyturn.client.token_stores.private_files import (
     file_name,
     is_file_at,
@@ -141,6 +142,11 @@ class FileLease:
     def drop(self) -> None:
         """Close what a forked child inherited of it."""
         self._file.leave_to_parent()
+
+
+def is_held(lease: Lease | None) -> bool:
+    """Tell whether a write may go on under a lease, if there is one: held, and its file is in its place."""
+    return lease is None or (lease.is_in_place() if isinstance(lease, FileLease) else lease.held)
 
 
 class FileLeases:
