@@ -62,7 +62,13 @@ OPENERS = {"keyturn.client.token_stores": "client stores", "keyturn.server.sessi
 # The library of a module that is not named for it.
 NAMED_OTHERWISE = {
     "keyturn.client.token_stores.file_lease": "filelock",
-    "keyturn.client.token_stores.postgres": "psycopg",
+    **{
+        f"keyturn.client.token_stores.{name}": "psycopg"
+        for name in (
+            *("postgres", "postgres_errors", "postgres_link"),
+            *("postgres_listener", "postgres_session", "postgres_url"),
+        )
+    },
 }
 LIBRARIES = {
     "ground": set[str](),
