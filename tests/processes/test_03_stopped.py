@@ -46,7 +46,7 @@ def test_a_save_that_comes_after_the_lease_has_ended_loses_and_its_process_goes_
 def test_without_a_window_nobody_takes_over_and_the_late_save_is_what_everyone_was_waiting_for(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=1.0)
+    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=0.5)
     late = stopped_before_its_save(holder)
 
     assert other.get(10).outcomes == {"OutcomeUnknown": 10}
@@ -84,15 +84,14 @@ def test_while_the_holder_is_stopped_a_token_that_is_still_valid_is_used(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
     holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=30.0), lifetime=200.0)
-    holder.pause("saving")
-    assert holder.get(1).outcomes == {"200": 1}
-    assert holder.paused() == "saving"
-    holder.stop()
+    assert together([worker.get(1) for worker in (holder, other)]) == {"200": 2}
+    used = stopped_before_its_save(holder)
 
     assert other.get(10).outcomes == {"200": 10}
     assert other.do("tokens")["generation"] == 0
     goes_on(holder)
 
+    assert used.outcomes == {"200": 10}
     until(lambda: holder.do("tokens")["generation"] == 1)
     until(lambda: other.get(1).outcomes == {"200": 1} and other.do("tokens")["generation"] == 1)
     assert strict_server.stats.refreshes == 1
@@ -101,7 +100,8 @@ def test_while_the_holder_is_stopped_a_token_that_is_still_valid_is_used(
 def test_a_save_that_comes_after_a_new_sign_in_loses(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=1.0)
+    holder, other = fleet.crew(2, tokens=strict_server.sign_in(), timeout=0.5)
+    refused(strict_server, holder, other)
     late = stopped_before_its_save(holder)
 
     other.ok("sign_in", tokens=written(strict_server.sign_in()))
@@ -111,7 +111,7 @@ def test_a_save_that_comes_after_a_new_sign_in_loses(
 
     assert late.outcomes == {"SessionEnded replaced": 10}
     assert shared.record() == signed_in
-    assert holder.get(10).outcomes == {"200": 10}, "and so does the first process, signed in anew"
+    assert holder.get(10).outcomes == {"200": 10}, "the first process goes on with the new sign-in"
     agree(strict_server, holder, other)
     assert strict_server.stats.refreshes == 1
 
@@ -119,7 +119,8 @@ def test_a_save_that_comes_after_a_new_sign_in_loses(
 def test_a_save_that_comes_after_a_sign_out_loses(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=1.0)
+    holder, other = fleet.crew(2, tokens=strict_server.sign_in(), timeout=0.5)
+    refused(strict_server, holder, other)
     late = stopped_before_its_save(holder)
 
     other.ok("sign_out")
@@ -135,7 +136,8 @@ def test_a_save_that_comes_after_a_sign_out_loses(
 def test_a_save_that_comes_after_a_sign_out_and_a_new_sign_in_loses(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=1.0)
+    holder, other = fleet.crew(2, tokens=strict_server.sign_in(), timeout=0.5)
+    refused(strict_server, holder, other)
     late = stopped_before_its_save(holder)
 
     other.ok("sign_out")
@@ -147,6 +149,27 @@ def test_a_save_that_comes_after_a_sign_out_and_a_new_sign_in_loses(
     assert shared.record() == signed_in
     assert holder.get(10).outcomes == {"200": 10}
     agree(strict_server, holder, other)
+
+
+def test_who_waited_for_a_first_token_is_given_that_of_a_sign_in_that_came_first(
+    strict_server: StrictServer, fleet: Fleet, shared: Shared
+) -> None:
+    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=0.5)
+    late = stopped_before_its_save(holder)
+
+    other.ok("sign_in", tokens=written(strict_server.sign_in()))
+    signed_in = shared.record()
+    goes_on(holder)
+
+    assert late.outcomes == {"200": 10}
+    assert shared.record() == signed_in
+    agree(strict_server, holder, other)
+
+
+def refused(server: StrictServer, *workers: Started) -> None:
+    """Have workers use the tokens at hand, which from then on are refused."""
+    assert together([worker.get(1) for worker in workers]) == {"200": len(workers)}
+    server.expire()
 
 
 def stopped_before_its_save(holder: Started) -> Asked:

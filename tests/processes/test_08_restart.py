@@ -65,8 +65,9 @@ def test_a_seed_that_differs_is_used_only_where_the_caller_says_so(
     after = shared.record()
     assert (after.generation, after.epoch != before.epoch) == (0, True)
 
-    until(lambda: first.do("get_tokens", min_ttl=3600.0).get("epoch") in {after.epoch, None})
-    assert first.get(1).outcomes == {"200": 1}
+    strict_server.revoke("alice")
+    until(lambda: first.get(1).outcomes == {"200": 1})
+    assert first.do("tokens")["epoch"] == after.epoch
     assert strict_server.stats.reuses == 0
 
 
