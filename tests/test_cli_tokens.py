@@ -9,19 +9,29 @@ import os
 import re
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Self
 
+import psycopg
 import pytest
+import redis
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
 
 from keyturn.cli import commands
 from keyturn.cli.listing import draw
+from keyturn.client.loop import on_thread
 from keyturn.client.record import Failure, Marker, Record, Version, fingerprint
 from keyturn.client.token_stores import Changed, Lease, Reading, TokenStore, inventory, new_store
 from keyturn.client.token_stores.inventory import Item
 from keyturn.errors import RefreshMisconfigured, TokenStoreUnavailable
+from tests.client.token_stores.conftest import postgres_url, redis_url
+from tests.client.token_stores.kit import on_loop
+
+__all__ = ["postgres_url", "redis_url"]
 
 EPOCH = "3f9a1c2e4b5d6a7f"
 NOW = 1_795_000_000.0  # 2026-11-18 11:06:40 UTC, to the stores' clock
@@ -616,3 +626,113 @@ def test_help_says_what_each_command_does_and_what_forget_means() -> None:
         assert done.returncode == 0
         assert words in done.stdout
         assert "STORE-URL" in done.stdout
+
+
+# Over real stores
+
+
+@pytest.fixture(params=["file", "sqlite", "postgres", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return the URL of an empty token store of each kind."""
+    unique = f"t{uuid.uuid4().hex}"
+    if request.param == "file":
+        yield (tmp_path / "tokens").as_uri()
+    elif request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'tokens.db'}"
+    elif request.param == "redis":
+        server: str = request.getfixturevalue("redis_url")
+        yield f"{server}?prefix={unique}"
+        with redis.Redis.from_url(server) as client:
+            for key in client.scan_iter(f"*{unique}*"):
+                client.delete(key)
+    else:
+        server = request.getfixturevalue("postgres_url")
+        yield f"{server}?keyturn_table={unique}"
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"DROP TABLE IF EXISTS {unique}")
+
+
+def keep(url: str, *records: Record) -> None:
+    """Write records into a store, and close it."""
+
+    async def main() -> None:
+        store = new_store(url)
+        for record in records:
+            assert await store.write(record.name, record, over=None)
+        await store.aclose()
+
+    on_loop(main)
+
+
+def test_every_kind_of_store_is_listed_shown_ended_and_forgotten(url: str) -> None:
+    now, other = time.time(), "alice /\u00e9"
+    fields = {"began_at": now - 86400, "saved_at": now - 300, "expires_at": now + 600}
+    keep(url, a_record("alice", **fields), a_record(other, **fields))
+    there = {"KEYTURN_STORE": url}
+
+    listed = run("list", "--json", **there)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    said = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert [one["name"] for one in said] == ["alice", other]
+    assert all(500 < one["expires_in"] <= 600 for one in said)
+    assert "refreshed" in typed("show", url, "alice").stdout
+
+    assert run("remove", "alice", "-y", **there).stdout == "alice is signed out, for every process.\n"
+    assert json.loads(typed("show", url, "alice", "--json").stdout)["ended"] == "signed_out"
+    assert "over already" in typed("remove", "alice", "-y", environment=there).stdout
+
+    assert typed("remove", url, "alice", "-y", "--forget").stdout == "alice is forgotten.\n"
+    missing = typed("show", "alice", environment=there)
+    assert (missing.exit_code, missing.stderr) == (
+        2,
+        f"keyturn tokens: the store has no name alice; did you mean {other}?\n",
+    )
+    assert len(typed("list", "--json", url).stdout.splitlines()) == 1
+
+
+def test_a_refresh_under_way_loses_to_a_removal_in_every_kind_of_store(url: str) -> None:
+    record = a_record("alice")
+    keep(url, record)
+
+    assert typed("remove", "alice", "--yes", url).exit_code == 2, "the URL comes first"
+    assert typed("remove", url, "alice", "--yes").exit_code == 0
+
+    saved = dataclasses.replace(record, generation=record.generation + 1)
+    assert not on_loop(lambda: _written_over(url, saved, record))
+
+
+async def _written_over(url: str, record: Record, over: Record) -> bool:
+    store = new_store(url)
+    try:
+        return await store.write(record.name, record, over=over.version)
+    finally:
+        await store.aclose()
+
+
+def test_a_lease_that_a_process_holds_is_waited_for_and_then_passed_over(url: str) -> None:
+    keep(url, a_record("alice"))
+
+    async def main() -> None:
+        store = new_store(url)
+        lease = await store.try_lease("alice", 60.0)
+        assert lease is not None
+        done = await on_thread(lambda: run("remove", "alice", "--yes", KEYTURN_STORE=url), "the command")
+        assert (done.returncode, done.stderr) == (0, "")
+        await lease.release()
+        await store.aclose()
+
+    on_loop(main)
+
+
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+@pytest.mark.parametrize("words", [["list"], ["show"], ["remove", "-y"], ["remove", "-y", "--forget"]])
+def test_looking_at_what_is_not_there_makes_nothing(tmp_path: Path, scheme: str, words: list[str]) -> None:
+    url = f"{scheme}:///{tmp_path / 'nothing here'}".replace(" ", "%20")
+    if scheme == "file":
+        url = (tmp_path / "nothing here").as_uri()
+
+    done = typed(*words, url, *([] if words == ["list"] else ["alice"]))
+
+    assert done.exit_code == 2
+    assert done.stderr == ("keyturn tokens: there is no such file or directory: nothing was kept there yet\n")
+    assert list(tmp_path.iterdir()) == []

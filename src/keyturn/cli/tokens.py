@@ -9,8 +9,10 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.request import url2pathname
 
 import click
 from rich.console import Console
@@ -153,11 +155,21 @@ def _opened(url: str | None) -> Iterator[Inventory]:
         _say(f"the URL's password can be read by others on this machine; in {VARIABLE} it cannot")
     try:
         with Inventory(given) as inventory:
+            if not is_there(given):
+                _wrong("there is no such file or directory: nothing was kept there yet")
             yield inventory
     except (ConfigurationError, MissingExtra) as problem:
         _wrong(str(problem))
     except RefreshError as problem:
         _failed(str(problem))
+
+
+def is_there(url: str) -> bool:
+    """Tell whether there is what a URL names, as far as it is on this machine: looking must not make it."""
+    scheme, _, path = url.partition("://")
+    if scheme == "file":
+        return Path(url2pathname(urlsplit(url).path)).exists()
+    return scheme != "sqlite" or Path(unquote(path[1:])).exists()
 
 
 def _known(inventory: Inventory, name: str) -> Item:
