@@ -7,12 +7,13 @@ bounded.
 from __future__ import annotations
 
 import contextvars
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, cast
 
 from keyturn.client import loop
 from keyturn.client.gate import Gate
-from keyturn.errors import KeyturnError, ReentrantRefresh, RefreshTimeout
+from keyturn.errors import KeyturnError, ReentrantRefresh, RefreshTimeout, TokenStoreUnavailable
 
 T = TypeVar("T")
 
@@ -62,5 +63,14 @@ class Errand(Generic[T]):
             self._result = await self._work()
         except KeyturnError as error:
             self._error = error
+        except Exception as error:  # noqa: BLE001 - a driver raises what it likes; its meaning is raised later
+            self._error = unforeseen(error)
         finally:
             self._over.open()
+
+
+def unforeseen(error: Exception) -> TokenStoreUnavailable:
+    """Return what an exception of a token store's driver means, without its text, which may hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return TokenStoreUnavailable(f"the token store failed on {type(error).__name__} {where}")

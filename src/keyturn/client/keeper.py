@@ -24,7 +24,7 @@ from contextlib import suppress
 
 from keyturn.client import events, schedule
 from keyturn.client.entry import Entry, Seen, failure_of, is_behind, over, spends
-from keyturn.client.errand import Errand
+from keyturn.client.errand import Errand, unforeseen
 from keyturn.client.flight import Flight
 from keyturn.client.grants import Grant
 from keyturn.client.lookout import Holder, Lookout
@@ -66,6 +66,12 @@ class Keeper(Lookout):
         self._saving: Errand[None] | None = None
         self._hurry = asyncio.Event()
 
+    async def _settle(self) -> None:
+        """Wait for what is to be saved, as long as that may take."""
+        if self._saving is not None:
+            self._hurry.set()
+            await self._saving.settle_async()
+
     @property
     def is_settled(self) -> bool:
         """Tell whether all that is held here is in the store as well."""
@@ -78,20 +84,22 @@ class Keeper(Lookout):
 
         Raises what stands in the way: SessionEnded, NotSignedIn, or a RefreshError.
         """
-        began, failures = monotonic(), 0
+        began, failures, turns = monotonic(), 0, 0
         waiting_since: float | None = None  # by the store's clock
         self._watch()
         while flight.needed():
             try:
                 await self._let_a_save_end(flight)
+                turns += 1
                 found, seen = await self._turn(flight)
                 if found is not None:
                     self._starts = False
                     return found
-                if seen is None:  # it was our turn, and the record had changed
+                if seen is not None:
+                    waiting_since = seen.store_now if waiting_since is None else waiting_since
+                    _raise_failure(seen, waiting_since)
+                elif turns < _TRIES:  # it was our turn, and the record had changed
                     continue
-                waiting_since = seen.store_now if waiting_since is None else waiting_since
-                _raise_failure(seen, waiting_since)
                 await self._pause()
             except TokenStoreUnavailable:
                 failures += 1
@@ -100,10 +108,15 @@ class Keeper(Lookout):
                     raise
                 flight.stalled.open()
                 await asyncio.sleep(wait)
-            if waiting_since is not None and monotonic() - began > self._patience + self._grant.timeout:
-                raise TokenStoreUnavailable("another process holds the lease for longer than a refresh takes")
-            if monotonic() - began > self._grant.timeout:
+            except (KeyturnError, asyncio.CancelledError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a driver raises what it likes, and a flight must land
+                raise unforeseen(error) from None
+            waited = monotonic() - began
+            if waited > self._grant.timeout:
                 flight.stalled.open()
+            if waited > self._patience + self._grant.timeout:
+                raise TokenStoreUnavailable("another process holds the lease for longer than a refresh takes")
         return None
 
     async def _turn(self, flight: Flight) -> tuple[Snapshot | None, Seen | None]:

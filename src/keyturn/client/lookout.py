@@ -22,7 +22,7 @@ from typing import Protocol
 
 from keyturn.client import events, loop
 from keyturn.client.entry import Entry, Seen, is_behind, over
-from keyturn.client.errand import Errand
+from keyturn.client.errand import Errand, unforeseen
 from keyturn.client.grants import Grant
 from keyturn.client.record import Version
 from keyturn.client.sharing import Rules
@@ -78,6 +78,7 @@ class Lookout:
 
     def reset_after_fork(self) -> None:
         """Start anew in a forked child: the leases and the watching are the parent's."""
+        Lookout._polling = 0
         self._changed = asyncio.Event()
         self._waits = 0
         self._looking: asyncio.Task[None] | None = None
@@ -134,8 +135,22 @@ class Lookout:
     # What is heard
 
     def close(self) -> Errand[None] | None:
-        """Let go of the store; return the closing of it, where this was its last user."""
-        return self._leave()
+        """Let go of the store, and return the work of it; the last user closes it."""
+        if self._leave.detach() is None:
+            return None
+        if not loop.is_started():
+            shelf.put_back(self._entry.url)
+            return None
+        closing = Errand(self._close, longest=self.longest)
+        closing.take_off()
+        return closing
+
+    async def _close(self) -> None:
+        await self._settle()
+        await self._place.give_back()
+
+    async def _settle(self) -> None:
+        """Wait for what is to be saved."""
 
     def _watch(self) -> None:
         """Have changes told, from the first use on."""
@@ -176,6 +191,8 @@ class Lookout:
                     return
         except KeyturnError as error:
             events.logger.debug("keyturn: %s: the record was not looked at: %s", self._entry.name, error)
+        except Exception as error:  # noqa: BLE001 - a driver raises what it likes
+            events.logger.warning("keyturn: %s: %s", self._entry.name, unforeseen(error))
 
     async def _is_agreed(self) -> bool:
         seen = await self._read()
@@ -248,11 +265,12 @@ class _Place:
         """Give it back. May be called by the garbage collector: takes no lock, and waits for nothing."""
         if not loop.is_started():
             return None
-        leaving = Errand(self._leave, longest=_LONGEST_CLOSING)
+        leaving = Errand(self.give_back, longest=_LONGEST_CLOSING)
         leaving.take_off()
         return leaving
 
-    async def _leave(self) -> None:
+    async def give_back(self) -> None:
+        """Give it back, and close the store where this was its last user."""
         if self.watched is not None:
             shelf[self._url].unwatch(self._name, self.watched)
         store = shelf.put_back(self._url)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 from weakref import WeakValueDictionary
@@ -61,8 +61,10 @@ class CredentialsPool(Closing):
             async (on keyturn's loop). Without it, `pool[name].sign_in(tokens)`.
         most_idle: how many credentials are held though nobody uses them. What
             would be lost by leaving stays beyond that: tokens that are only
-            in this process, a session that has ended, a refresh in the air.
-        carrier, store, on_event, retry_for, clock: as for `Credentials`.
+            in this process, a session that has ended (unless a shared store
+            has them), a refresh in the air.
+        carrier, store, reseed, encryption_keys, on_event, retry_for, clock: as
+            for `Credentials`; in a shared store each has the name that it has here.
 
     Raises ConfigurationError for arguments that cannot work.
     """
@@ -75,6 +77,8 @@ class CredentialsPool(Closing):
         tokens: PoolSeed | None = None,
         carrier: Carrier | None = None,
         store: str = "memory://",
+        reseed: bool = False,
+        encryption_keys: Sequence[str | bytes] = (),
         on_event: events.Callback | None = None,
         retry_for: timedelta = timedelta(seconds=30),
         clock: Clock = now,
@@ -94,11 +98,13 @@ class CredentialsPool(Closing):
             origins=origins,
             carrier=carrier,
             store=store,
+            reseed=reseed,
+            encryption_keys=encryption_keys,
             on_event=on_event,
             retry_for=retry_for,
             clock=clock,
         )
-        self._make(tokens=None)  # raises now what would be wrong with the first of them
+        self._make(tokens=None, name="the first").close()  # raises now what would be wrong with it
         self._lock = native.lock()
         self._known: WeakValueDictionary[str, Credentials] = WeakValueDictionary()
         self._held: OrderedDict[str, Credentials] = OrderedDict()

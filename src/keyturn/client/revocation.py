@@ -16,7 +16,7 @@ from keyturn.client import events, loop
 from keyturn.client.flight import Flight, aboard
 from keyturn.client.gate import Gate
 from keyturn.client.grants.grant import Revoking
-from keyturn.errors import KeyturnError
+from keyturn.errors import KeyturnError, RefreshTimeout
 from keyturn.tokens import Tokens
 
 _LONGEST_BURIAL = 10.0  # seconds, beside waiting for an exchange
@@ -53,7 +53,7 @@ class Revocation:
 
         Nobody waits where that would be for oneself: on keyturn's thread, and in the grant.
         """
-        if loop.is_current() or self._flight in aboard.get():
+        if self._is_own_wait():
             return self._over.is_open
         return self._over.wait(self._longest if timeout is None else timeout)
 
@@ -64,9 +64,15 @@ class Revocation:
         return await self._over.wait_async(self._longest if timeout is None else timeout)
 
     def raise_for_store(self) -> None:
-        """Raise what kept the token store from being told."""
+        """Raise what kept the token store from being told, RefreshTimeout where it is still being told."""
         if self._error is not None:
             raise self._error.again()
+        if self._bury is not None and not self._over.is_open and not self._is_own_wait():
+            raise RefreshTimeout("signed out here; telling the others took too long, and goes on")
+
+    def _is_own_wait(self) -> bool:
+        """Tell whether whoever waited would wait for himself: on keyturn's thread, or in the grant."""
+        return loop.is_current() or self._flight in aboard.get()
 
     @property
     def _longest(self) -> float:

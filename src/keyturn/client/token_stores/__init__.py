@@ -30,7 +30,7 @@ from typing import Protocol, Self
 from keyturn.client import loop, native
 from keyturn.client.errand import Errand
 from keyturn.client.record import Record, Version
-from keyturn.errors import ConfigurationError, MissingExtra
+from keyturn.errors import ConfigurationError, CredentialsClosed, MissingExtra
 
 Changed = Callable[[Version | None], None]
 
@@ -213,8 +213,11 @@ class Shelf:
             self._users[url] = self._users.get(url, 0) + 1
 
     def __getitem__(self, url: str) -> TokenStore:
-        """Return the store that was taken."""
-        return self._stores[url]
+        """Return the store that was taken. Raises CredentialsClosed where it was put back."""
+        try:
+            return self._stores[url]
+        except KeyError:
+            raise CredentialsClosed("these credentials are closed") from None
 
     def put_back(self, url: str) -> TokenStore | None:
         """Undo one `take`; return the store where it was the last, to be closed on keyturn's loop."""
