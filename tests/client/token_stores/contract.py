@@ -412,6 +412,29 @@ class TokenStoreContract:
         late = a_record(NAME, sealed="late").to_json()
         assert holder.ask("write", name=NAME, record=late, over=None) is False
 
+    def test_who_is_killed_while_it_writes_leaves_a_whole_record(
+        self, started: Starter, store: TokenStore
+    ) -> None:
+        def there() -> Record:
+            record = on_loop(lambda: store.read(NAME)).record
+            assert record is not None
+            return record
+
+        assert on_loop(lambda: store.write(NAME, a_record(NAME), over=None)) is True
+        for _ in range(3):
+            before = there().generation
+            writer = started()
+            writer.tell({"do": "race", "name": NAME, "until": 10**9})
+            until(lambda: there().generation > before + 5)  # noqa: B023 - called at once
+            writer.kill()
+
+        def can_be_written() -> bool:
+            last = there()
+            return on_loop(lambda: store.write(NAME, next_of(last), over=last.version))
+
+        until(can_be_written)  # a server may still be busy with what it was sent
+        assert there().sealed == SECRET
+
     @needs_fork
     def test_a_forked_child_does_not_keep_the_lease_of_a_parent_that_is_killed(
         self, started: Starter, store: TokenStore

@@ -249,6 +249,18 @@ class Program:
         assert self._child.stdout.readline()
         return self._child.pid
 
+    def limit_files(self, size: int) -> None:
+        """Let no file grow beyond `size` bytes, as a quota does."""
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    def become(self, user: int) -> None:
+        """Go on as another user, whom permissions hold for."""
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+
     def close(self) -> None:
         """Close the store."""
         on_loop(self._store.aclose)

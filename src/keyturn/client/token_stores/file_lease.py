@@ -218,12 +218,12 @@ class _Attempt:
 
 
 @contextmanager
-def locked(path: Path, seconds: float = _WAITS_FOR_WRITER) -> Iterator[LockedFile]:
+def locked(path: Path, seconds: float | None = None) -> Iterator[LockedFile]:
     """Hold the lock on the file at `path` for a moment; on a thread, for this blocks.
 
-    Raises TokenStoreUnavailable where others hold it for `seconds`.
+    Raises TokenStoreUnavailable where others hold it for `seconds`, by default 2.
     """
-    ends = monotonic() + seconds
+    ends = monotonic() + (_WAITS_FOR_WRITER if seconds is None else seconds)
     while (file := LockedFile.try_to(path)) is None:
         if monotonic() > ends:
             raise TokenStoreUnavailable(
