@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, Self, cast, get_args
@@ -157,7 +156,7 @@ def _check_types(part: Record | Marker | Failure) -> None:
         kinds = chain.from_iterable(_KINDS[one] for one in said.split(" | "))
         if isinstance(value, bool) or not isinstance(value, tuple(kinds)):
             raise TypeError(field.name)
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, int | float) and not abs(value) < 2**63:  # NaN is neither below nor above
             raise ValueError(field.name)
 
 
