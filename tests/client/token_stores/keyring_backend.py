@@ -14,8 +14,11 @@ from keyring.errors import PasswordDeleteError
 class FileKeyring(KeyringBackend):
     """Keeps passwords in the directory that KEYRING_PROPERTY_DIRECTORY names."""
 
-    priority = 5
+    priority = 5.0
     directory: str
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # sets `directory`
 
     def get_password(self, service: str, username: str) -> str | None:
         """Return a password."""
