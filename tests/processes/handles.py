@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any, Unpack, cast
@@ -67,6 +67,10 @@ class Asked:
     def is_open(self) -> bool:
         """Tell whether there is no answer yet."""
         return not self._answer.done()
+
+    def then(self, call: Callable[[Answer | None], None]) -> None:
+        """Have `call` called with the answer when it comes, on any thread; None if the worker ends before."""
+        self._answer.add_done_callback(lambda done: call(None if done.exception() else done.result()))
 
 
 class Worker:

@@ -19,8 +19,8 @@ class Settings(TypedDict, total=False):
     `url`: the strict server's origin; `token_url`: another token end point, as
     that of a proxy. `tokens`: the seed, as `written` gives it. `window`: the
     grant's `replay_window`; `timeout`: of one exchange. `clock`: by how much
-    this process's clock is ahead of the true time. The rest is as in
-    `keyturn.Credentials`.
+    this process's clock is ahead of the true time. `client`: what it calls
+    itself at the token end point. The rest is as in `keyturn.Credentials`.
     """
 
     url: str
@@ -34,6 +34,7 @@ class Settings(TypedDict, total=False):
     timeout: float
     retry_for: float
     clock: float
+    client: str
 
 
 def written(tokens: keyturn.Tokens, lifetime: float | None = None) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def credentials_of(settings: Settings, http: HTTPFactory, on_event: events.Callb
     return keyturn.Credentials(
         grants.OAuth2(
             settings.get("token_url") or settings["url"] + "/token",
-            client_id="processes",
+            client_id=settings.get("client", "processes"),
             http=http,
             replay_window=timedelta(seconds=settings.get("window", 0.0)),
             timeout=timedelta(seconds=settings.get("timeout", 30.0)),

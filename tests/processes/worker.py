@@ -217,7 +217,8 @@ def _fact(event: events.Event) -> Answer:
     }
 
 
-def _log_to(path: str) -> None:
+def log_to(path: str) -> None:
+    """Write what keyturn logs to a file."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(threadName)s %(message)s"))
     logger = logging.getLogger("keyturn")
@@ -229,5 +230,5 @@ def _log_to(path: str) -> None:
 
 
 if __name__ == "__main__":
-    _log_to(sys.argv[1])
+    log_to(sys.argv[1])
     Worker(Channel(0, 1)).obey()
