@@ -91,7 +91,7 @@ class Keeper(Lookout):
             try:
                 await self._let_a_save_end(flight)
                 turns += 1
-                found, seen = await self._turn(flight)
+                found, seen = await self._turn(flight, waiting_since)
                 if found is not None:
                     self._starts = False
                     return found
@@ -119,8 +119,11 @@ class Keeper(Lookout):
                 raise TokenStoreUnavailable("another process holds the lease for longer than a refresh takes")
         return None
 
-    async def _turn(self, flight: Flight) -> tuple[Snapshot | None, Seen | None]:
-        """Try once. Return what was found or bought; else what was seen while another holds the lease."""
+    async def _turn(self, flight: Flight, since: float | None) -> tuple[Snapshot | None, Seen | None]:
+        """Try once. Return what was found or bought; else what was seen while another holds the lease.
+
+        `since` is when the wait for that other began, by the store's clock.
+        """
         self._changed.clear()
         if self._starts and flight.carried.is_awaited and not self._reseed:
             found = self._newer(await self._read(), flight.carried)
@@ -131,7 +134,7 @@ class Keeper(Lookout):
             seen = await self._read()
             return self._newer(seen, flight.carried), seen
         try:
-            return await self._holding(lease, flight), None
+            return await self._holding(lease, flight, since), None
         finally:
             if self._saving is None:  # which releases it when it is done
                 await asyncio.shield(lease.release())
@@ -150,9 +153,11 @@ class Keeper(Lookout):
             raise over(record)
         return seen.tokens if record.version != _version(carried) and is_valid(record, seen.now()) else None
 
-    async def _holding(self, lease: Lease, flight: Flight) -> Snapshot | None:
+    async def _holding(self, lease: Lease, flight: Flight, since: float | None) -> Snapshot | None:
         """Do what whoever holds the lease does; None if the record has changed since it was read."""
         seen = await self._agreed(flight)
+        if since is not None:
+            _raise_failure(seen, since)
         verdict = decide(
             seen.record,
             held=_version(flight.carried),
