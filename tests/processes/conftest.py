@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from keyturn.testing import StrictServer
 from tests.client.token_stores.conftest import postgres_url, redis_url
+from tests.processes import servers
 from tests.processes.fleet import Fleet, Yard
-from tests.processes.stores import KINDS, Shared
+from tests.processes.stores import KINDS, Shared, a_prefix, a_table
 
 __all__ = ["postgres_url", "redis_url"]
 
@@ -20,22 +22,36 @@ if sys.platform == "win32":
 
 
 @pytest.fixture(params=KINDS)
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store of each kind, to make a name in. Skips, or in CI fails, where its server is missing."""
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new store of each kind, gone afterwards. Skips, or in CI fails, where its server is missing."""
     kind: str = request.param
-    if kind == "postgresql":
-        return str(request.getfixturevalue("postgres_url"))
-    if kind == "redis":
-        return str(request.getfixturevalue("redis_url"))
-    return f"file://{tmp_path}/tokens" if kind == "file" else f"sqlite:///{tmp_path}/tokens.db"
+    with ExitStack() as stack:
+        if kind == "postgresql":
+            yield stack.enter_context(a_table(request.getfixturevalue("postgres_url")))
+        elif kind == "redis":
+            yield stack.enter_context(a_prefix(request.getfixturevalue("redis_url")))
+        else:
+            yield f"file://{tmp_path}/tokens" if kind == "file" else f"sqlite:///{tmp_path}/tokens.db"
 
 
 @pytest.fixture
-def shared(store_url: str) -> Iterator[Shared]:
-    """A name of the test's own in each kind of store; forgotten afterwards."""
-    one = Shared(store_url)
-    yield one
-    one.remove()
+def shared(store_url: str) -> Shared:
+    """A name in a new store of each kind."""
+    return Shared(store_url)
+
+
+@pytest.fixture(scope="session")
+def own_redis() -> Iterator[servers.OwnRedis]:
+    """A Redis for tests that stop it; each finds it running."""
+    with servers.own_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[servers.OwnPostgres]:
+    """A PostgreSQL for tests that stop it; each finds it running."""
+    with servers.own_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+import psycopg
+import redis
+from psycopg import sql
 
 from keyturn.client.record import Record
 from keyturn.client.token_stores import TokenStore, new_store
@@ -17,6 +22,46 @@ T = TypeVar("T")
 KINDS = ("file", "sqlite", "postgresql", "redis")
 NOTIFYING = ("postgresql", "redis")
 TIMED = ("redis",)  # whose leases end with time, and not only with their holder
+
+
+@contextmanager
+def a_table(url: str) -> Iterator[str]:
+    """Have a table in a PostgreSQL database, which the first who needs it makes; yield the store's URL.
+
+    Connections are called as the table is, so that a test can tell which are its own.
+    """
+    table = f"keyturn_{uuid.uuid4().hex[:12]}"
+    yield f"{url}{'&' if '?' in url else '?'}keyturn_table={table}&application_name={table}"
+    with psycopg.connect(url) as connection:
+        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(table)))
+
+
+@contextmanager
+def a_prefix(url: str) -> Iterator[str]:
+    """Have keys of one's own in a Redis database; yield the store's URL."""
+    prefix = f"keyturn-{uuid.uuid4().hex[:12]}"
+    yield f"{url}{'&' if '?' in url else '?'}prefix={prefix}"
+    with redis.Redis.from_url(url) as client:
+        for key in client.scan_iter(f"*{prefix}*"):
+            client.delete(key)
+
+
+def connections_of(url: str) -> list[tuple[int, bool]]:
+    """Return the connections of a table's store: what the server calls each, and whether it holds a lease."""
+    query = """
+        SELECT pid, EXISTS (SELECT FROM pg_locks AS held WHERE held.pid = there.pid AND locktype = 'advisory')
+        FROM pg_stat_activity AS there WHERE application_name = %s
+    """
+    table = url.rpartition("=")[2]
+    with psycopg.connect(url.partition("?")[0]) as connection:
+        return [(int(pid), bool(holds)) for pid, holds in connection.execute(query, [table]).fetchall()]
+
+
+def terminate(url: str, connection: int) -> None:
+    """Have PostgreSQL end one of its connections, and return when it has ended."""
+    with psycopg.connect(url.partition("?")[0]) as operator:
+        ended = operator.execute("SELECT pg_terminate_backend(%s, 10000)", [connection]).fetchone()
+        assert ended == (True,)
 
 
 @dataclass(frozen=True)
@@ -55,10 +100,6 @@ class Shared:
             return await store.write(self.name, record, over=None if before is None else before.version)
 
         assert self._with_store(write)
-
-    def remove(self) -> None:
-        """Forget the name."""
-        self._with_store(lambda store: store.remove(self.name))
 
     def is_leased(self) -> bool:
         """Tell whether anybody holds the lease."""
