@@ -95,7 +95,7 @@ class Worker:
             answer = method(**what) or {}
         except keyturn.KeyturnError as error:
             facts = {key: value for key, value in vars(error).items() if not key.startswith("_")}
-            answer = {"error": type(error).__name__, "message": str(error), **facts}
+            answer = {**facts, "error": type(error).__name__, "message": str(error)}
         except Exception as error:  # noqa: BLE001 - told to the test
             answer = {"error": type(error).__name__, "message": traceback.format_exc()}
         self._channel.say({"id": id, **answer})
