@@ -48,7 +48,7 @@ _READ = """
 _WRITE = """
     WITH written AS ({change} RETURNING 1)
     SELECT told.times > 0, pg_backend_pid(), there.epoch, there.generation, there.record
-    FROM (SELECT count(pg_notify(%(channel)s, %(payload)s)) AS times FROM written) AS told
+    FROM (SELECT count({told}) AS times FROM written) AS told
     LEFT JOIN {table} AS there ON told.times = 0 AND there.name = %(name)s
 """
 _INSERT = """
@@ -69,8 +69,13 @@ _REMOVE = """
     SELECT pg_notify(%(channel)s, %(payload)s) FROM gone
 """
 _NAMES = "SELECT name FROM {table}"
+_TELL = "pg_notify(%(channel)s, %(payload)s)"
 _TRY = "SELECT pg_try_advisory_lock(%(key)s), pg_backend_pid()"
-_RELEASE = "SELECT pg_advisory_unlock(%(key)s), pg_notify(%(channel)s, %(payload)s)"
+# What is told must be committed, and there is nothing in it that the disk has to be waited for.
+_RELEASE = """
+    SELECT set_config('synchronous_commit', 'off', true), pg_advisory_unlock(%(key)s),
+    pg_notify(%(channel)s, %(payload)s)
+"""
 _UNLOCK = "SELECT pg_advisory_unlock(%(key)s)"
 
 
@@ -227,7 +232,11 @@ class PostgresStore:
                 "says_epoch": f'"epoch":{json.dumps(over[0])},',
                 "says_generation": f'"generation":{over[1]},',
             }
-        statement = self._on_table(_WRITE.replace("{change}", _INSERT if over is None else _UPDATE))
+        # What notifies waits for all others that do until it is on disk. A marker is news to nobody, and what
+        # else is written over its own version the release tells of.
+        told = "*" if over == record.version else _TELL
+        change = _INSERT if over is None else _UPDATE
+        statement = self._on_table(_WRITE.replace("{change}", change).replace("{told}", told))
         link, on = (self._free_link(), None) if under is None else (self._lease_link, under.session)
         if under is not None and on is None:
             return False

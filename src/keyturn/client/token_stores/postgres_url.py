@@ -61,6 +61,8 @@ class Place:
         libpq = "&".join(option for option in options if option not in ours)
         try:
             given = {key: str(value) for key, value in conninfo_to_dict(f"{address}?{libpq}").items()}
+            for port in filter(None, given.get("port", "").split(",")):
+                int(port)
             defaults = {key: value for key, value in _DEFAULTS.items() if not _in_environment(key)}
             if "," in given.get("host", "") and not _in_environment("target_session_attrs"):
                 defaults["target_session_attrs"] = "read-write"  # passes over standbys
