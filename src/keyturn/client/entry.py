@@ -141,6 +141,10 @@ class Entry:
         marked = replace(record, marker=marker)
         return replace(seen, record=marked) if await self._write(marked, seen, lease) else None
 
+    async def mark_again(self, marked: Seen, seen: Seen) -> bool:
+        """Put a marked record back that the store has lost; tell whether nothing came in between."""
+        return await self._write(_there(marked), seen)
+
     async def fail(self, seen: Seen, error: KeyturnError | None, lease: Lease, *, spent: bool) -> None:
         """Note how an exchange failed; the marker goes, unless the token may be spent."""
         record = _there(seen)

@@ -9,26 +9,24 @@ A flight of credentials in a shared store goes through here:
     save                    by compare-and-set on epoch and generation
     release                 which wakes the others
 
-What the record means is decided in `keyturn.client.sharing`. A save that
-fails keeps the pair in memory and the lease, and is tried again for as long
-as the process lives. A refusal ends the session only if the record still
-holds the token that was refused.
+What the record means is decided in `keyturn.client.sharing`. A refusal ends
+the session only if the record still holds the token that was refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 from contextlib import suppress
 
 from keyturn.client import events, schedule
 from keyturn.client.entry import Entry, Seen, failure_of, is_behind, over, spends
-from keyturn.client.errand import Errand, unforeseen
+from keyturn.client.errand import unforeseen
 from keyturn.client.flight import Flight
 from keyturn.client.grants import Grant
-from keyturn.client.lookout import Holder, Lookout
+from keyturn.client.lookout import Holder
 from keyturn.client.record import Version, fingerprint
+from keyturn.client.saver import Saver
 from keyturn.client.seed import Seeded
 from keyturn.client.sharing import Move, decide, is_valid
 from keyturn.client.snapshot import Snapshot
@@ -39,10 +37,10 @@ from keyturn.tokens import Tokens
 
 _TRIES = 10
 _AFTER_LOSS = 0.3  # seconds, for others to write back what they have that is newer
-_LONGEST_NOTE, _LONGEST_SAVE = 3.0, 5.0
+_LONGEST_NOTE = 3.0
 
 
-class Keeper(Lookout):
+class Keeper(Saver):
     """One name in a shared store, for one `Credentials`. Its coroutines run on keyturn's loop."""
 
     def __init__(
@@ -60,23 +58,6 @@ class Keeper(Lookout):
         self._starts = True  # nothing was found out about this name yet
         super().__init__(entry, grant, holder)
 
-    def reset_after_fork(self) -> None:
-        """Start anew in a forked child: the leases, the saves and the watching are the parent's."""
-        super().reset_after_fork()
-        self._saving: Errand[None] | None = None
-        self._hurry = asyncio.Event()
-
-    async def _settle(self) -> None:
-        """Wait for what is to be saved, as long as that may take."""
-        if self._saving is not None:
-            self._hurry.set()
-            await self._saving.settle_async()
-
-    @property
-    def is_settled(self) -> bool:
-        """Tell whether all that is held here is in the store as well."""
-        return self._saving is None
-
     # A flight
 
     async def renew(self, flight: Flight) -> Snapshot | None:
@@ -84,57 +65,52 @@ class Keeper(Lookout):
 
         Raises what stands in the way: SessionEnded, NotSignedIn, or a RefreshError.
         """
-        began, failures, turns = monotonic(), 0, 0
-        waiting_since: float | None = None  # by the store's clock
         self._watch()
-        while flight.needed():
-            try:
-                await self._let_a_save_end(flight)
-                turns += 1
-                found, seen = await self._turn(flight, waiting_since)
-                if found is not None:
-                    self._starts = False
-                    return found
-                if seen is not None:
-                    waiting_since = seen.store_now if waiting_since is None else waiting_since
-                    _raise_failure(seen, waiting_since)
-                elif turns < _TRIES:  # it was our turn, and the record had changed
-                    continue
-                await self._pause()
-            except TokenStoreUnavailable:
-                failures += 1
-                wait = schedule.backoff(failures, random.random())  # noqa: S311 - spreads load, guards nothing
-                if monotonic() + wait - began > self._patience:
-                    raise
-                flight.stalled.open()
-                await asyncio.sleep(wait)
-            except (KeyturnError, asyncio.CancelledError):
-                raise
-            except Exception as error:  # noqa: BLE001 - a driver raises what it likes, and a flight must land
-                raise unforeseen(error) from None
-            waited = monotonic() - began
-            if waited > self._grant.timeout:
-                flight.stalled.open()
-            if waited > self._patience + self._grant.timeout:
-                raise TokenStoreUnavailable("another process holds the lease for longer than a refresh takes")
+        wait = _Wait(self._patience, self._grant.timeout)
+        try:
+            while flight.needed():
+                try:
+                    found = await self._turn(flight, wait)
+                except TokenStoreUnavailable as error:
+                    flight.stalled.open()
+                    await wait.out(error)
+                else:
+                    if found is not None:
+                        self._starts = False
+                        return found
+                    if wait.is_long:
+                        flight.stalled.open()
+        except (KeyturnError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a driver raises what it likes, and a flight must land
+            raise unforeseen(error) from None
+        finally:
+            self._waits -= wait.since is not None
         return None
 
-    async def _turn(self, flight: Flight, since: float | None) -> tuple[Snapshot | None, Seen | None]:
-        """Try once. Return what was found or bought; else what was seen while another holds the lease.
-
-        `since` is when the wait for that other began, by the store's clock.
-        """
+    async def _turn(self, flight: Flight, wait: _Wait) -> Snapshot | None:
+        """Try once. Return what was found or bought; None, after a pause, while another holds the lease."""
+        await self._let_a_save_end(flight)
         self._changed.clear()
-        if self._starts and flight.carried.is_awaited and not self._reseed:
-            found = self._newer(await self._read(), flight.carried)
-            if found is not None:
-                return found, None
+        seen = await self._read()
+        found = self._newer(seen, flight.carried)
+        if found is not None:
+            return found
+        if wait.since is not None:
+            _raise_failure(seen, wait.since)
+        await self._heed(seen, flight)
         lease = await self._lease()
         if lease is None:
-            seen = await self._read()
-            return self._newer(seen, flight.carried), seen
+            if wait.since is None:
+                wait.since = seen.store_now
+                self._waits += 1
+            wait.check()
+            await self._pause()
+            return None
         try:
-            return await self._holding(lease, flight, since), None
+            found = await self._holding(lease, flight, wait.since)
+            wait.count(found)
+            return found
         finally:
             if self._saving is None:  # which releases it when it is done
                 await asyncio.shield(lease.release())
@@ -142,16 +118,26 @@ class Keeper(Lookout):
     def _newer(self, seen: Seen, carried: Snapshot) -> Snapshot | None:
         """Return what was seen if it can take the place of what is carried. Raises SessionEnded."""
         record = seen.record
-        if (
-            record is None
-            or (self._starts and self._signs_in and record.ended)
-            or record.epoch == self._ended
-        ):
+        if record is None or record.epoch == self._ended:
+            return None
+        if self._starts and (self._reseed or (self._signs_in and record.ended)):
             return None
         if record.ended is not None:
             self._starts = False
             raise over(record)
         return seen.tokens if record.version != _version(carried) and is_valid(record, seen.now()) else None
+
+    async def _heed(self, seen: Seen, flight: Flight) -> None:
+        """Leave the end point alone for as long as it asked another process for that."""
+        failure = None if seen.record is None else seen.record.failure
+        if failure is None or failure.not_before is None:
+            return
+        pause = failure.not_before - seen.now()
+        if pause > self._patience:
+            raise failure_of(failure, seen.now())
+        if pause > 0:
+            flight.stalled.open()
+            await asyncio.sleep(pause)
 
     async def _holding(self, lease: Lease, flight: Flight, since: float | None) -> Snapshot | None:
         """Do what whoever holds the lease does; None if the record has changed since it was read."""
@@ -236,6 +222,7 @@ class Keeper(Lookout):
         if marked is None or not lease.held:
             return None
         age = None if first_sent is None else max(0.0, seen.now() - first_sent)
+        self._sending = marked if self._rules.rotates else None
         try:
             pair = await flight.buy(tokens, sent_ago=age)
         except SessionEnded as error:
@@ -246,6 +233,8 @@ class Keeper(Lookout):
         except BaseException as error:
             await self._note(marked, error, lease, spent=flight.sent or isinstance(error, OutcomeUnknown))
             raise
+        finally:
+            self._sending = None
         if pair is None:
             await self._note(marked, None, lease, spent=age is not None)
             return None
@@ -269,51 +258,41 @@ class Keeper(Lookout):
             async with asyncio.timeout(_LONGEST_NOTE):
                 await self._entry.fail(marked, told, lease, spent=spent)
 
-    # Saving
 
-    async def _save(self, tokens: Snapshot, over: Seen, lease: Lease) -> Snapshot | None:
-        """Save a pair; None if the record is newer by now. A save that fails goes on, with the lease."""
-        try:
-            return tokens if await self._entry.save(tokens, over) else None
-        except KeyturnError as error:
-            self._told_of(error, tokens, 1)
-            work = functools.partial(self._save_at_last, tokens, over, lease)
-            self._saving = Errand(work, longest=_LONGEST_SAVE)
-            self._saving.take_off()
-            return tokens
+class _Wait:
+    """How long one flight waits: for a store that is down, or for whoever holds the lease.
 
-    async def _save_at_last(self, tokens: Snapshot, over: Seen, lease: Lease) -> None:
-        attempts = 1
-        try:
-            while True:
-                self._hurry.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(schedule.backoff(attempts, random.random())):  # noqa: S311
-                        await self._hurry.wait()
-                attempts += 1
-                try:
-                    await self._entry.save(tokens, over)
-                    break
-                except KeyturnError as error:
-                    self._told_of(error, tokens, attempts)
-        finally:
-            self._saving = None
-            await asyncio.shield(lease.release())
-        await self.look()
+    `since` is when the wait for a holder began, by the store's clock.
+    """
 
-    async def _let_a_save_end(self, flight: Flight) -> None:
-        """Wait for an earlier pair to be saved: until then the record is behind, and the lease taken."""
-        saving = self._saving
-        if saving is not None:
-            self._hurry.set()
-            flight.stalled.open()
-            if not await saving.settle_async(1.0):
-                raise TokenStoreUnavailable("the last tokens could not be saved yet")
+    def __init__(self, patience: float, timeout: float) -> None:
+        self._began, self._patience, self._timeout = monotonic(), patience, timeout
+        self._failures = self._turns = 0
+        self.since: float | None = None
 
-    def _told_of(self, error: KeyturnError, tokens: Snapshot, attempts: int) -> None:
-        holder = self._holder()
-        if holder is not None:
-            holder.announce(events.SaveFailed, tokens, cause=error, attempts=attempts)
+    @property
+    def is_long(self) -> bool:
+        """Tell whether an exchange would have ended by now."""
+        return monotonic() - self._began > self._timeout
+
+    def count(self, found: object) -> None:
+        """Note how a turn with the lease ended. Raises TokenStoreUnavailable once too many came to nothing."""
+        self._turns += 1
+        if found is None and self._turns > _TRIES:
+            raise TokenStoreUnavailable("the token store's record changes faster than it can be read")
+
+    async def out(self, error: TokenStoreUnavailable) -> None:
+        """Wait before the store is asked again. Raises the error once patience has run out."""
+        self._failures += 1
+        wait = schedule.backoff(self._failures, random.random())  # noqa: S311 - spreads load, guards nothing
+        if monotonic() + wait - self._began > self._patience:
+            raise error
+        await asyncio.sleep(wait)
+
+    def check(self) -> None:
+        """Raise TokenStoreUnavailable where a holder takes longer than a refresh can."""
+        if monotonic() - self._began > self._patience + self._timeout:
+            raise TokenStoreUnavailable("another process holds the lease for longer than a refresh takes")
 
 
 def _version(carried: Snapshot) -> Version | None:

@@ -81,6 +81,7 @@ class Lookout:
         Lookout._polling = 0
         self._changed = asyncio.Event()
         self._waits = 0
+        self._sending: Seen | None = None  # what an exchange of ours is about, as it was marked
         self._looking: asyncio.Task[None] | None = None
         self._look_once_more = False
         self._place.watched = None
@@ -163,7 +164,7 @@ class Lookout:
         self._changed.set()
         own = self._own()
         is_news = version is None or own is None or version != (own.epoch, own.generation)
-        if is_news and not self._waits:
+        if (is_news or self._sending) and not self._waits:
             self._look_soon()
 
     def look_soon(self) -> None:
@@ -199,6 +200,11 @@ class Lookout:
         record, own, holder = seen.record, self._own(), self._holder()
         if record is not None and record.ended is None and record.epoch == self._ended:
             return await self._entry.bury("signed_out", seen)
+        sending = self._sending
+        if sending is not None and (
+            record is None or (seen.version == sending.version and not record.marker)
+        ):
+            return await self._entry.mark_again(sending, seen)
         if own is not None and (record is None or is_behind(record, own)):
             return await self._entry.save(own, seen)
         if record is not None and holder is not None:
