@@ -14,9 +14,11 @@ What an operator sets: `maxmemory-policy noeviction`, or a full server throws
 records away and their sessions with them; and append-only persistence
 (`appendonly yes`; with `appendfsync everysec` a crash costs a second).
 
-Replication is asynchronous. A fail-over can lose the last writes, so that a
-record is one refresh behind: a server with a replay window heals that, one
-without sees a spent token. It can lose a marker, a lease or a sign-out, too.
+Replication is asynchronous. A fail-over can lose the last writes, those too
+that the old primary takes until it learns of its successor. Then a record is
+behind by what was refreshed in that moment: a server with a replay window
+heals one refresh, one without sees a spent token. A marker, a lease and a
+sign-out can be lost in the same way.
 `min-replicas-to-write 1` narrows this and does not end it. Where it must not
 happen, PostgreSQL is the store to choose.
 """
@@ -64,8 +66,7 @@ class RedisStore:
 
     async def read(self, name: str) -> Reading:
         """Return the record, from the primary, and the server's time."""
-        keys = [self._key(name, "record"), self._key(name, "none")]
-        seconds, microseconds, text = await self._open().run(_READ, keys)
+        seconds, microseconds, text = await self._open().run(_READ, [self._key(name, "record")])
         return Reading(
             None if text is None else Record.from_json(text), int(seconds) + int(microseconds) / 1_000_000
         )
@@ -150,9 +151,9 @@ class RedisStore:
         return f"{self._address.prefix}:{{{encoded}}}:{what}"
 
     async def _write(self, connections: Connections, name: str, first: list[str], again: list[str]) -> bool:
-        """Write; where nobody told the outcome, ask again in a way that does no harm, now or the next time."""
+        """Write; where nobody told the outcome, ask again in a way that does no harm, now or next time."""
         digest = hashlib.sha256(first[2].encode()).digest()
-        keys = [self._key(name, "record"), self._key(name, "lease")]
+        keys = [self._key(name, "record"), *([self._key(name, "lease")] if first[3] else [])]
         begun = again if self._unsure.get(name) == digest else first
         try:
             answer: Any = await connections.run(_WRITE, keys, begun, again=again)

@@ -48,7 +48,7 @@ def refusal(error: BaseException) -> RefreshError:
         return TokenStoreUnavailable(f"the token store's Redis cannot serve now: {word}")
     if isinstance(below, _LASTING_BELOW):
         return RefreshMisconfigured(f"the token store's Redis cannot be used: {type(below).__name__}")
-    if isinstance(error, exceptions.ResponseError | _LASTING):
+    if isinstance(error, (exceptions.ResponseError, *_LASTING)):
         return RefreshMisconfigured(f"the token store's Redis refuses: {word or type(error).__name__}")
     name = type(below if isinstance(below, OSError) else error).__name__
     return TokenStoreUnavailable(f"the token store's Redis does not answer: {name}")
@@ -75,6 +75,7 @@ def is_lost(error: BaseException) -> bool:
 
 def _innermost(error: BaseException) -> BaseException:
     """Return the error of a node, where the cluster wraps it in one of its own."""
-    while isinstance(error, exceptions.RedisClusterException) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
+    below: BaseException | None = error
+    while isinstance(below, exceptions.RedisClusterException):
+        error, below = below, below.__cause__ or below.__context__
+    return error if below is None else below

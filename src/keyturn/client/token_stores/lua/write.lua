@@ -1,5 +1,5 @@
 -- A record, if what is there has the version that it is written over, and the lease is still its holder's.
--- KEYS: the record, the lease
+-- KEYS: the record; the lease if one is asked for (one key can be reached while its slot moves, two may not)
 -- ARGV: the epoch and the generation written over (a generation of '' is nothing), the record,
 --       the owner of the lease ('' asks for none), '1' if it may have been written already by this very call,
 --       the channel and the message for those who watch
