@@ -439,28 +439,52 @@ def test_a_connection_that_was_opened_across_a_fork_is_opened_again(schema: Sche
         on_loop(store.aclose)
 
 
+FORKS = "ignore::DeprecationWarning"  # of forking beside threads
 PROGRAM = """
 import os, sys
 from keyturn.client.token_stores import new_store
-from tests.client.token_stores.kit import leased, on_loop
+from tests.client.token_stores.kit import a_record, leased, on_loop
+
+held = []
+
+async def take():
+    held.append(await leased(store, "name", 1))
+    await store.read("name")
 
 async def main():
     store.watch("name", print)
     if sys.argv[1] == "idle":
-        await leased(store, "name", 1)
-        await store.read("name")
+        await take()
+
+async def child():
+    own.watch("name", print)
+    assert (await own.try_lease("name", 1) is None) is bool(held)
+    await own.names()
 
 store = new_store(os.environ["URL"])
 on_loop(main)
+while sys.argv[1] == "forking":  # as soon as a connection is begun, and once all are there
+    pid = os.fork()
+    if pid == 0:
+        store.abandon()
+        own = new_store(os.environ["URL"])
+        on_loop(child)
+        break
+    assert os.waitpid(pid, 0)[1] == 0
+    if held:
+        assert held[0].held
+        assert on_loop(lambda: store.write("name", a_record("name"), over=None, under=held[0]))
+        break
+    on_loop(take)
 """
 
 
-@pytest.mark.parametrize("how", ["idle", "connecting"])
+@pytest.mark.parametrize("how", ["idle", "connecting", pytest.param("forking", marks=needs_fork)])
 def test_a_program_that_just_ends_says_nothing(schema: Schema, how: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = schema.url(port=silent.getsockname()[1]) if how == "connecting" else schema.url()
         done = subprocess.run(
-            [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, how],
+            [sys.executable, "-X", "dev", "-W", "error", "-W", FORKS, "-c", PROGRAM, how],
             cwd=ROOT,
             env={**os.environ, "URL": url, "PYTHONPATH": str(ROOT)},
             capture_output=True,

@@ -160,6 +160,7 @@ class Opener:
         """Return a new session. Raises TokenStoreUnavailable and RefreshMisconfigured."""
         try:
             session = await self._connected()
+            too_long = asyncio.get_running_loop().call_later(_LONGEST_STATEMENT, session.cut)
             try:
                 await session.ask(_SET_UP, {"names": list(_SETTINGS), "wanted": list(_SETTINGS.values())})
                 await self._look(session)
@@ -167,6 +168,8 @@ class Opener:
             except BaseException:
                 session.close()
                 raise
+            finally:
+                too_long.cancel()
         except TimeoutError:
             raise TokenStoreUnavailable("PostgreSQL does not answer in time") from None
         except psycopg.Error as error:
