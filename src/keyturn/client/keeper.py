@@ -276,7 +276,7 @@ class _Wait:
         return monotonic() - self._began > self._timeout
 
     def count(self, found: object) -> None:
-        """Note how a turn with the lease ended. Raises TokenStoreUnavailable once too many came to nothing."""
+        """Note how a turn with the lease ended. Raises TokenStoreUnavailable after too many."""
         self._turns += 1
         if found is None and self._turns > _TRIES:
             raise TokenStoreUnavailable("the token store's record changes faster than it can be read")
