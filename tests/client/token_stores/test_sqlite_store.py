@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from keyturn.client.record import Record, Version
-from keyturn.client.token_stores import new_store
+from keyturn.client.token_stores import new_store, sqlite_file
 from keyturn.client.token_stores.sqlite import SQLiteStore
 from keyturn.errors import ConfigurationError, KeyturnError, RefreshMisconfigured, TokenStoreUnavailable
 from tests.client.token_stores.contract import NAME, TokenStoreContract, needs_fork
@@ -214,6 +214,24 @@ def test_stores_of_one_process_that_lay_out_a_new_file_at_once_all_get_it(path: 
             await store.aclose()
 
     on_loop(main)
+
+
+def test_who_finds_an_empty_file_that_is_laid_out_at_that_moment_takes_it_as_it_is(
+    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_out = sqlite_file._lay_out
+
+    def too_late(connection: sqlite_file.Connection) -> None:
+        monkeypatch.undo()
+        other = SQLiteStore(path)
+        assert write(other, a_record("first"))
+        on_loop(other.aclose)
+        lay_out(connection)
+
+    monkeypatch.setattr(sqlite_file, "_lay_out", too_late)
+
+    assert write(store, a_record("second"))
+    assert on_loop(store.names) == ["first", "second"]
 
 
 @pytest.mark.parametrize(
@@ -600,10 +618,10 @@ def test_what_a_forked_child_writes_outlasts_its_parents_closing(store: SQLiteSt
 
     def work() -> None:
         own = SQLiteStore(path)
-        assert read(own) == a_record(NAME)
+        assert write(own, a_record(NAME, generation=1), VERSION)
         os.write(there, b".")
         os.read(go_on, 1)
-        assert write(own, a_record(NAME, generation=1), VERSION)
+        assert write(own, a_record(NAME, generation=2), ("epoch-1", 1))
 
     forked = start(lambda: in_child(work))
     os.read(here, 1)
@@ -611,7 +629,7 @@ def test_what_a_forked_child_writes_outlasts_its_parents_closing(store: SQLiteSt
     os.write(closed, b".")
 
     assert forked.result(50) == 0
-    assert read(store) == a_record(NAME, generation=1)
+    assert read(store) == a_record(NAME, generation=2)
     for descriptor in (go_on, closed, here, there):
         os.close(descriptor)
 

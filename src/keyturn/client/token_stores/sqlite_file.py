@@ -37,9 +37,8 @@ class Connection(sqlite3.Connection):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, timeout=0, isolation_level=None, check_same_thread=False)
-        self.text_factory = (
-            bytes  # what is no UTF-8 is a damaged record, and no error of SQLite's that quotes it
-        )
+        # What is no UTF-8 is then a damaged record, and not an error of SQLite's that quotes it.
+        self.text_factory = bytes
         self._path = path
         self._file = path.stat()
 
