@@ -361,7 +361,7 @@ class TokenStoreContract:
         async def main() -> None:
             for first, second in ((store, other), (store, store)):
                 lease = await leased(first, NAME, 600.0)
-                await lease.release()
+                await asyncio.gather(lease.release(), lease.release())
                 following = await leased(second, NAME, 600.0)
                 await asyncio.gather(lease.release(), lease.release())
                 assert following.held

@@ -222,11 +222,19 @@ def test_another_users_directory_is_refused(nobodys: Path) -> None:
         assert process.ask("read", name=NAME) == "RefreshMisconfigured"
 
 
-def test_a_directory_that_may_not_be_written_to_is_found_out_before_anything_is_harmed(nobodys: Path) -> None:
+@posix
+def test_a_directory_that_may_not_be_written_to_is_found_out_before_anything_is_harmed(
+    directory: Path, request: pytest.FixtureRequest
+) -> None:
+    if os.geteuid() == 0:  # whom no permission stops
+        nobodys: Path = request.getfixturevalue("nobodys")
+    else:
+        nobodys = directory
     path = written(FileStore(nobodys))
     record = next_of(a_record(NAME)).to_json()
     with OtherProcess(nobodys.as_uri()) as process:
-        process.ask("become", user=NOBODY)
+        if os.geteuid() == 0:
+            process.ask("become", user=NOBODY)
         assert process.ask("lease", name=NAME, seconds=600.0) is True
         nobodys.chmod(0o500)
         for under in (False, True):
@@ -238,6 +246,39 @@ def test_a_directory_that_may_not_be_written_to_is_found_out_before_anything_is_
         nobodys.chmod(0o700)
         assert process.ask("write", name=NAME, record=record, over=["epoch-1", 0]) is True
     assert sorted(one.suffix for one in path.parent.iterdir()) == [".json", ".lease", ".lock"]
+
+
+@posix
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_that_flushes_no_directory_is_good_enough(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    flush = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    written(store)
+    assert rewrite(store)
+
+
+@posix
+def test_a_disk_that_fails_may_be_mended(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(store)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(TokenStoreUnavailable):
+            rewrite(store)
+    assert on_loop(lambda: store.read(NAME)).record == a_record(NAME)
+    assert not path.with_suffix(".json.new").exists()
+    assert rewrite(store)
 
 
 # What lies in the way

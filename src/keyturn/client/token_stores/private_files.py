@@ -52,6 +52,8 @@ _NEVER: Final = {
     errno.ENOTSUP: "the file system has no such locks",
     errno.ENOLCK: "the file system has no such locks",
 }
+# What file systems say that do not flush directories, or not for who may not list them.
+_NO_SUCH_WAY: Final = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 _LONGEST_SLUG = 40
 _PATIENCE = 1.0  # seconds that another process may have a file open on Windows
 
@@ -116,13 +118,18 @@ def is_file_at(descriptor: int, path: Path) -> bool:
 
 
 def sync_directory(path: Path) -> None:
-    """Make what was renamed or removed in a directory outlast a power cut; Windows needs nothing for it."""
-    if not WINDOWS:
+    """Make what was renamed or removed in a directory outlast a power cut, where the system has a way to."""
+    if WINDOWS:
+        return
+    try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_WAY:
+            raise
 
 
 def patiently(step: Callable[[], T]) -> T:
