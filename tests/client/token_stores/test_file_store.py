@@ -515,6 +515,19 @@ def test_locking_and_releasing_unlinks_nothing_and_inherits_nothing(store: FileS
     assert path.stat().st_ino == number
 
 
+@posix
+def test_what_is_released_is_free_even_while_a_copy_of_its_descriptor_is_open(store: FileStore) -> None:
+    first = lease(store)
+    assert first is not None
+    copy = os.dup(first._file.descriptor)  # as in a child that was forked past Python
+    try:
+        assert lease(store) is None
+        on_loop(first.release)
+        assert lease(store)
+    finally:
+        os.close(copy)
+
+
 def test_a_lease_is_released_even_where_no_thread_can_be_started(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
