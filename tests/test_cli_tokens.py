@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,8 +21,10 @@ import psycopg
 import pytest
 import redis
 from click.testing import CliRunner, Result
+from cryptography.fernet import Fernet
 from rich.cells import cell_len
 
+import keyturn
 from keyturn.cli import commands
 from keyturn.cli.listing import draw
 from keyturn.client.loop import on_thread
@@ -28,8 +32,10 @@ from keyturn.client.record import Failure, Marker, Record, Version, fingerprint
 from keyturn.client.token_stores import Changed, Lease, Reading, TokenStore, inventory, new_store
 from keyturn.client.token_stores.inventory import Item
 from keyturn.errors import RefreshMisconfigured, TokenStoreUnavailable
+from keyturn.testing import StrictServer
 from tests.client.token_stores.conftest import postgres_url, redis_url
 from tests.client.token_stores.kit import on_loop
+from tests.kit import credentials_for
 
 __all__ = ["postgres_url", "redis_url"]
 
@@ -736,3 +742,118 @@ def test_looking_at_what_is_not_there_makes_nothing(tmp_path: Path, scheme: str,
     assert done.exit_code == 2
     assert done.stderr == ("keyturn tokens: there is no such file or directory: nothing was kept there yet\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_removal_signs_out_processes_that_run_and_those_that_start_later(
+    strict_server: StrictServer, url: str
+) -> None:
+    seed = strict_server.sign_in()
+    with (
+        credentials_for(strict_server, seed, store=url, name="alice") as running,
+        credentials_for(strict_server, seed, store=url, name="alice") as later,
+    ):
+        held = running.get_tokens()
+
+        assert run("remove", "alice", "--yes", KEYTURN_STORE=url).returncode == 0
+
+        for credentials in (running, later):
+            with pytest.raises(keyturn.SessionEnded) as ended:
+                credentials.renew(held) if credentials is running else credentials.get_tokens()
+            assert ended.value.reason == "signed_out"
+    assert strict_server.stats.refreshes == 0
+
+
+def test_what_credentials_keep_is_listed_encrypted_or_not(strict_server: StrictServer, url: str) -> None:
+    key = Fernet.generate_key()
+    tokens = [strict_server.sign_in() for _ in range(2)]
+    with (
+        credentials_for(strict_server, tokens[0], store=url, name="plain") as plain,
+        credentials_for(
+            strict_server, tokens[1], store=url, name="sealed", encryption_keys=[key]
+        ) as encrypted,
+    ):
+        plain.renew(plain.get_tokens())
+        encrypted.get_tokens()
+
+        done = typed("list", "--json", url)
+        said = {one["name"]: one for one in map(json.loads, done.stdout.splitlines())}
+    assert [said[name]["encrypted"] for name in ("plain", "sealed")] == [False, True]
+    assert [said[name]["generation"] for name in ("plain", "sealed")] == [1, 0]
+    assert [said[name]["state"] for name in ("plain", "sealed")] == ["signed_in"] * 2
+    for pair in tokens:
+        assert pair.refresh is not None
+        assert pair.refresh not in done.stdout
+
+
+@pytest.fixture
+def silent() -> Iterator[socket.socket]:
+    """Listen as a server that accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        yield listener
+
+
+def test_ctrl_c_ends_it_at_once_and_quietly(silent: socket.socket) -> None:
+    url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+    command = [sys.executable, "-W", "error", "-m", "keyturn", "tokens", "list", url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        connection, _ = silent.accept()
+        connection.recv(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        connection.close()
+
+    assert (process.returncode, out, err) == (130, "", "Stopped.\n")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "postgresql"])
+def test_a_server_that_says_nothing_is_one_line_after_a_bound(silent: socket.socket, scheme: str) -> None:
+    done = run("list", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/0")
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_file_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.db"
+    theirs.write_text("not a database at all, but long enough to look at" * 100)
+
+    done = typed("list", f"sqlite:///{theirs}")
+
+    assert done.exit_code == 1
+    assert done.stderr.startswith("keyturn tokens: ")
+    assert done.stderr.count("\n") == 1
+    assert theirs.read_text().startswith("not a database at all")
+
+
+def test_a_reader_who_has_seen_enough_ends_it_quietly(tmp_path: Path) -> None:
+    url = (tmp_path / "tokens").as_uri()
+    keep(url, *(a_record(f"alice-{number}" + "x" * 200) for number in range(50)))
+    for option in ("", "--json"):
+        piped = f"{sys.executable} -m keyturn tokens list {option} '{url}' | head -1"
+        done = subprocess.run(
+            ["/bin/sh", "-c", piped], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.stderr == ""
+        assert done.stdout.count("\n") == 1
+
+
+def test_a_missing_extra_is_one_line_that_says_what_to_install() -> None:
+    hidden = (
+        "import importlib.util as util, sys; real = util.find_spec; sys.argv = ['keyturn', *sys.argv[1:]]\n"
+        "util.find_spec = lambda name, *more: None if name == 'redis' else real(name, *more)\n"
+        "from keyturn.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "tokens", "list", "redis://:hush@localhost/0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("pip install 'keyturn[redis]'")
+    assert "Traceback" not in done.stderr
+    assert "hush" not in done.stderr

@@ -162,6 +162,9 @@ def _opened(url: str | None) -> Iterator[Inventory]:
         _wrong(str(problem))
     except RefreshError as problem:
         _failed(str(problem))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
 
 
 def is_there(url: str) -> bool:

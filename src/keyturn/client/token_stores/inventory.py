@@ -27,6 +27,7 @@ from keyturn.errors import RefreshMisconfigured, RefreshTimeout, TokenStoreUnava
 T = TypeVar("T")
 
 ANSWERS_WITHIN = 10.0  # seconds for one step; the stores' own time-outs are shorter
+ANSWERS_ITS_USER_WITHIN = 90.0  # a keyring may have to ask
 WAITS_FOR_LEASE = 5.0
 _LEASE = 15.0
 _CLOSES_WITHIN = 3.0
@@ -58,6 +59,8 @@ class Inventory:
 
     def __init__(self, url: str) -> None:
         self._store = new_store(url)
+        asks_its_user = url.startswith("keyring://")
+        self._patience = ANSWERS_ITS_USER_WITHIN if asks_its_user else ANSWERS_WITHIN
 
     def __enter__(self) -> Self:
         return self
@@ -69,19 +72,19 @@ class Inventory:
 
     def names(self) -> list[str]:
         """Return the names that have a record, sorted."""
-        return _run(self._store.names, ANSWERS_WITHIN)
+        return _run(self._store.names, self._patience)
 
     def items(self) -> list[Item]:
         """Return all items, sorted by name."""
         names, found = self.names(), list[Item | None]()
         for start in range(0, len(names), _AT_ONCE):
             some = names[start : start + _AT_ONCE]
-            found += _run(partial(self._some, some), ANSWERS_WITHIN)
+            found += _run(partial(self._some, some), self._patience)
         return [item for item in found if item is not None]
 
     def item(self, name: str) -> Item | None:
         """Return the item of a name, None where it has none."""
-        item = _run(partial(self._item, name), ANSWERS_WITHIN)
+        item = _run(partial(self._item, name), self._patience)
         if item is not None and item.record is None:
             self.names()  # raises where it is the store that refuses us, and not the record that is damaged
         return item
@@ -94,7 +97,7 @@ class Inventory:
         goes on without: a tombstone spends no token. The server that issued
         the tokens is not told.
         """
-        return _run(partial(_sign_out, self._store, name), WAITS_FOR_LEASE + ANSWERS_WITHIN)
+        return _run(partial(_sign_out, self._store, name), WAITS_FOR_LEASE + self._patience)
 
     def forget(self, name: str) -> bool:
         """Erase the record of a name, its tombstone included; tell whether there was one.
@@ -102,7 +105,7 @@ class Inventory:
         Whoever comes next begins with his seed, and a process that still
         holds the tokens may write them back.
         """
-        return _run(partial(_forget, self._store, name), WAITS_FOR_LEASE + ANSWERS_WITHIN)
+        return _run(partial(_forget, self._store, name), WAITS_FOR_LEASE + self._patience)
 
     def close(self) -> None:
         """Let go of the store. Never raises; a store that hangs is left behind."""

@@ -132,8 +132,13 @@ class Connections:
         """Return a task that goes on to its end, whoever stays to see it."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._is_over)
         return task
+
+    def _is_over(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever was cancelled does not ask for it, and asyncio would log it whole
 
     async def apart(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Return what a coroutine returns; it goes on to its end if the caller is cancelled."""
