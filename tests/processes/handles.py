@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -36,7 +37,8 @@ Answer = dict[str, Any]
 
 _ROOT = Path(__file__).parents[2]
 _STRICT = ("-X", "dev", "-W", "error")
-_LOG_SHOWN = 4000
+_LOG_SHOWN = 10000
+_OF_CALLERS = re.compile(" (waiting|waited|replayed): ")
 
 
 class Gone(Exception):
@@ -276,8 +278,9 @@ class Started(Worker):
         return _content(self._stderr.fileno())
 
     def log(self) -> str:
-        """Return the end of what keyturn has logged in it."""
-        return _content(self._log.fileno())[-_LOG_SHOWN:]
+        """Return the end of what keyturn has logged in it, without what each caller waited for."""
+        lines = _content(self._log.fileno()).splitlines()
+        return "\n".join(line for line in lines if not _OF_CALLERS.search(line))[-_LOG_SHOWN:]
 
 
 def _content(descriptor: int) -> str:

@@ -12,7 +12,7 @@ from keyturn.testing import StrictServer
 from tests.processes.fleet import Fleet, together
 from tests.processes.handles import Asked, Started
 from tests.processes.settings import written
-from tests.processes.stores import TIMED, Shared
+from tests.processes.stores import NOTIFYING, TIMED, Shared
 from tests.waiting import until
 
 pytestmark = pytest.mark.processes
@@ -164,6 +164,39 @@ def test_who_waited_for_a_first_token_is_given_that_of_a_sign_in_that_came_first
     assert late.outcomes == {"200": 10}
     assert shared.record() == signed_in
     agree(strict_server, holder, other)
+
+
+@pytest.mark.parametrize("store_url", NOTIFYING, indirect=True)
+def test_who_waits_for_a_first_token_is_never_given_one_that_has_expired(
+    strict_server: StrictServer, fleet: Fleet, shared: Shared
+) -> None:
+    first, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=0.5)
+    first.pause("leased")
+    waiting = first.get(10)
+    assert first.paused() == "leased"
+
+    other.ok("sign_in", tokens=written(strict_server.sign_in(ttl=-1.0)))
+    first.saw("Adopted")
+    first.go_on()
+
+    assert waiting.outcomes == {"200": 10}
+    assert strict_server.stats.refused == 0
+
+
+@LEASE_ENDS
+def test_a_process_that_was_stopped_before_it_sent_anything_sends_it_when_it_goes_on(
+    strict_server: StrictServer, fleet: Fleet, shared: Shared
+) -> None:
+    holder = fleet.one(tokens=strict_server.sign_in(ttl=-1.0), timeout=0.5)
+    holder.pause("marked")
+    late = holder.get(10)
+    assert holder.paused() == "marked"
+    holder.stop()
+    until(lambda: not shared.is_leased())
+    goes_on(holder)
+
+    assert late.outcomes == {"200": 10}
+    assert strict_server.stats.refreshes == 1
 
 
 def refused(server: StrictServer, *workers: Started) -> None:
