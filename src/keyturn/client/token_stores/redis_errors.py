@@ -59,8 +59,11 @@ def code_word(error: BaseException) -> str | None:
     if not isinstance(error, exceptions.ResponseError | exceptions.BusyLoadingError):
         return None
     word = next((word for kind, word in reversed(_WORDS.items()) if type(error) is kind), None)
-    match = _WORD.search(str(error))
-    return word or (match[1] if match else None)
+    if word is None and (match := _WORD.search(str(error))):
+        word = match[1]
+    if word is None and "user executing the script" in str(error):  # Redis 7's word for it is ERR
+        word = "NOPERM"
+    return word
 
 
 def is_lost(error: BaseException) -> bool:
