@@ -8,6 +8,8 @@ Two stages are the server's, the rest is in `pauses.py`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from keyturn.testing import StrictServer
@@ -20,7 +22,6 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
-WINDOW = 4.0
 BEFORE = ("marked", "sending")  # the exchange was never sent, which nobody else can know
 DURING = ("held", "rotated")
 AFTER = ("answered", "saving")
@@ -31,8 +32,9 @@ LOST = (*BEFORE, *DURING, *AFTER)
 def test_inside_the_window_the_others_buy_what_the_killed_process_lost(
     strict_server: StrictServer, fleet: Fleet, shared: Shared, stage: str
 ) -> None:
-    strict_server.configure(window=WINDOW)
-    holder, *others = fleet.crew(3, tokens=strict_server.sign_in(ttl=-1.0), window=WINDOW)
+    window = a_window(shared)
+    strict_server.configure(window=window)
+    holder, *others = fleet.crew(3, tokens=strict_server.sign_in(ttl=-1.0), window=window)
     bring(holder, strict_server, stage)
     asked = [other.get(10) for other in others]
     for other in others:
@@ -54,7 +56,7 @@ def test_inside_the_window_the_others_buy_what_the_killed_process_lost(
 def test_without_a_window_nobody_sends_what_may_be_spent(
     strict_server: StrictServer, fleet: Fleet, shared: Shared, stage: str
 ) -> None:
-    holder, *others = fleet.crew(3, tokens=strict_server.sign_in(ttl=-1.0), timeout=1.0)
+    holder, *others = a_holder_and_others(fleet, shared, tokens=strict_server.sign_in(ttl=-1.0))
     bring(holder, strict_server, stage)
     arrived = strict_server.stats.refreshes
     asked = [other.get(10) for other in others]
@@ -81,7 +83,7 @@ def test_without_a_window_nobody_sends_what_may_be_spent(
 def test_without_a_window_one_may_insist_and_heals_all(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, *others = fleet.crew(3, tokens=strict_server.sign_in(ttl=-1.0), timeout=1.0)
+    holder, *others = a_holder_and_others(fleet, shared, tokens=strict_server.sign_in(ttl=-1.0))
     bring(holder, strict_server, "sending")
     holder.kill()
     assert together([other.get(5) for other in others]) == {"OutcomeUnknown": 10}
@@ -94,20 +96,21 @@ def test_without_a_window_one_may_insist_and_heals_all(
     assert shared.record().generation == 1
 
 
-@pytest.mark.parametrize("window", [0.0, WINDOW], ids=["no window", "a window"])
+@pytest.mark.parametrize("has_window", [False, True], ids=["no window", "a window"])
 def test_a_token_that_is_still_valid_is_used_whatever_became_of_the_refresh(
-    strict_server: StrictServer, fleet: Fleet, shared: Shared, window: float
+    strict_server: StrictServer, fleet: Fleet, shared: Shared, has_window: bool
 ) -> None:
+    window = a_window(shared) if has_window else 0.0
     strict_server.configure(window=window)
-    old = strict_server.sign_in(ttl=30.0)
-    holder, *others = fleet.crew(3, tokens=old, lifetime=200.0, window=window, timeout=1.0)
+    old = strict_server.sign_in(ttl=60.0)
+    holder, *others = a_holder_and_others(fleet, shared, tokens=old, lifetime=400.0, window=window)
     assert together([worker.get(1) for worker in (holder, *others)]) == {"200": 3}
     bring(holder, strict_server, "saving")
     holder.kill()
 
     assert together([other.get(10) for other in others]) == {"200": 20}
 
-    if window:
+    if has_window:
         until(lambda: shared.record().generation == 1)
     else:
         others[0].saw("Failed")
@@ -121,7 +124,7 @@ def test_a_token_that_is_still_valid_is_used_whatever_became_of_the_refresh(
 def test_a_process_that_has_spent_nothing_or_saved_all_costs_the_others_nothing_without_a_window(
     strict_server: StrictServer, fleet: Fleet, shared: Shared, stage: str
 ) -> None:
-    holder, *others = fleet.crew(3, tokens=strict_server.sign_in(ttl=-1.0), timeout=1.0)
+    holder, *others = a_holder_and_others(fleet, shared, tokens=strict_server.sign_in(ttl=-1.0))
     bring(holder, strict_server, stage)
     asked = [other.get(10) for other in others]
     holder.kill()
@@ -136,20 +139,30 @@ def test_a_process_that_has_spent_nothing_or_saved_all_costs_the_others_nothing_
 def test_everyone_is_killed_in_turn_and_the_last_one_lives(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    window = 30.0
+    window, deaths = 60.0, 1 if shared.lease_is_timed else 3
     strict_server.configure(window=window)
-    crew = fleet.crew(4, tokens=strict_server.sign_in(ttl=-1.0), window=window, timeout=1.0)
-    if shared.lease_is_timed:
-        crew = crew[-2:]
-    for worker in crew[:-1]:
+    tokens = strict_server.sign_in(ttl=-1.0)
+    for worker in fleet.crew(deaths, tokens=tokens, window=window, timeout=1.0):
         bring(worker, strict_server, "answered")
         worker.kill()
 
-    assert crew[-1].get(10).outcomes == {"200": 10}
+    last = fleet.one(tokens=tokens, window=window)
+    assert last.get(10).outcomes == {"200": 10}
 
     stats = strict_server.stats
-    assert (stats.rotations, stats.refreshes, stats.reuses) == (1, len(crew), 0)
+    assert (stats.rotations, stats.refreshes, stats.reuses) == (1, deaths + 1, 0)
     assert shared.record().generation == 1
+
+
+def a_window(shared: Shared) -> float:
+    """Return for how long the server is to answer retries: short where a killed process's lease lasts."""
+    return 8.0 if shared.lease_is_timed else 60.0
+
+
+def a_holder_and_others(fleet: Fleet, shared: Shared, **settings: Any) -> list[Started]:
+    """Return three workers. The first one's lease is short where it outlives its holder."""
+    holder = fleet.one(**settings, timeout=1.0 if shared.lease_is_timed else 30.0)
+    return [holder, *fleet.crew(2, **settings)]
 
 
 def bring(holder: Started, server: StrictServer, stage: str) -> Asked:

@@ -1,7 +1,7 @@
 """The process that refreshes is stopped, for longer than its lease, and goes on: its late save loses.
 
 A lease that an operating system or a database sees to lasts as long as its
-holder, a stopped one included; the lease of Redis ends.
+holder, a stopped one included, or as its connection; the lease of Redis ends.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from keyturn.testing import StrictServer
 from tests.processes.fleet import Fleet, together
 from tests.processes.handles import Asked, Started
 from tests.processes.settings import written
-from tests.processes.stores import NOTIFYING, TIMED, Shared
+from tests.processes.stores import NOTIFYING, TIMED, Shared, connections_of, terminate
 from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
-WINDOW = 4.0
-LEASE_ENDS = pytest.mark.parametrize("store_url", TIMED, indirect=True)
+WINDOW = 8.0
+LEASE_ENDS = pytest.mark.parametrize("store_url", ["postgresql", *TIMED], indirect=True)
 LEASE_LASTS = pytest.mark.parametrize("store_url", ["file", "sqlite", "postgresql"], indirect=True)
 
 
@@ -29,6 +29,7 @@ def test_a_save_that_comes_after_the_lease_has_ended_loses_and_its_process_goes_
     strict_server.configure(window=WINDOW)
     holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), window=WINDOW)
     late = stopped_before_its_save(holder)
+    end_its_lease(shared)
 
     assert other.get(10).outcomes == {"200": 10}, "it takes over, and is answered inside the window"
     saved = shared.record()
@@ -46,8 +47,10 @@ def test_a_save_that_comes_after_the_lease_has_ended_loses_and_its_process_goes_
 def test_without_a_window_nobody_takes_over_and_the_late_save_is_what_everyone_was_waiting_for(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=0.5)
+    tokens = strict_server.sign_in(ttl=-1.0)
+    holder, other = fleet.one(tokens=tokens, timeout=2.0), fleet.one(tokens=tokens)
     late = stopped_before_its_save(holder)
+    end_its_lease(shared)
 
     assert other.get(10).outcomes == {"OutcomeUnknown": 10}
     goes_on(holder)
@@ -83,7 +86,7 @@ def test_while_the_holder_is_stopped_others_say_so_and_afterwards_everyone_is_an
 def test_while_the_holder_is_stopped_a_token_that_is_still_valid_is_used(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=30.0), lifetime=200.0)
+    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=60.0), lifetime=400.0)
     assert together([worker.get(1) for worker in (holder, other)]) == {"200": 2}
     used = stopped_before_its_save(holder)
 
@@ -100,7 +103,8 @@ def test_while_the_holder_is_stopped_a_token_that_is_still_valid_is_used(
 def test_a_save_that_comes_after_a_new_sign_in_loses(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(), timeout=0.5)
+    tokens = strict_server.sign_in()
+    holder, other = fleet.one(tokens=tokens), fleet.one(tokens=tokens, timeout=0.2)
     refused(strict_server, holder, other)
     late = stopped_before_its_save(holder)
 
@@ -119,7 +123,8 @@ def test_a_save_that_comes_after_a_new_sign_in_loses(
 def test_a_save_that_comes_after_a_sign_out_loses(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(), timeout=0.5)
+    tokens = strict_server.sign_in()
+    holder, other = fleet.one(tokens=tokens), fleet.one(tokens=tokens, timeout=0.2)
     refused(strict_server, holder, other)
     late = stopped_before_its_save(holder)
 
@@ -136,7 +141,8 @@ def test_a_save_that_comes_after_a_sign_out_loses(
 def test_a_save_that_comes_after_a_sign_out_and_a_new_sign_in_loses(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(), timeout=0.5)
+    tokens = strict_server.sign_in()
+    holder, other = fleet.one(tokens=tokens), fleet.one(tokens=tokens, timeout=0.2)
     refused(strict_server, holder, other)
     late = stopped_before_its_save(holder)
 
@@ -154,7 +160,8 @@ def test_a_save_that_comes_after_a_sign_out_and_a_new_sign_in_loses(
 def test_who_waited_for_a_first_token_is_given_that_of_a_sign_in_that_came_first(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=0.5)
+    tokens = strict_server.sign_in(ttl=-1.0)
+    holder, other = fleet.one(tokens=tokens), fleet.one(tokens=tokens, timeout=0.2)
     late = stopped_before_its_save(holder)
 
     other.ok("sign_in", tokens=written(strict_server.sign_in()))
@@ -170,7 +177,8 @@ def test_who_waited_for_a_first_token_is_given_that_of_a_sign_in_that_came_first
 def test_who_waits_for_a_first_token_is_never_given_one_that_has_expired(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    first, other = fleet.crew(2, tokens=strict_server.sign_in(ttl=-1.0), timeout=0.5)
+    tokens = strict_server.sign_in(ttl=-1.0)
+    first, other = fleet.one(tokens=tokens), fleet.one(tokens=tokens, timeout=0.2)
     first.pause("leased")
     waiting = first.get(10)
     assert first.paused() == "leased"
@@ -187,11 +195,12 @@ def test_who_waits_for_a_first_token_is_never_given_one_that_has_expired(
 def test_a_process_that_was_stopped_before_it_sent_anything_sends_it_when_it_goes_on(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
-    holder = fleet.one(tokens=strict_server.sign_in(ttl=-1.0), timeout=0.5)
+    holder = fleet.one(tokens=strict_server.sign_in(ttl=-1.0), timeout=2.0)
     holder.pause("marked")
     late = holder.get(10)
     assert holder.paused() == "marked"
     holder.stop()
+    end_its_lease(shared)
     until(lambda: not shared.is_leased())
     goes_on(holder)
 
@@ -212,6 +221,13 @@ def stopped_before_its_save(holder: Started) -> Asked:
     assert holder.paused() == "saving"
     holder.stop()
     return asked
+
+
+def end_its_lease(shared: Shared) -> None:
+    """Have PostgreSQL end the connection whose session holds the lease; elsewhere it ends by itself."""
+    if shared.kind == "postgresql":
+        (holding,) = [connection for connection, holds in connections_of(shared.url) if holds]
+        terminate(shared.url, holding)
 
 
 def goes_on(holder: Started) -> None:
