@@ -8,9 +8,10 @@ import sys
 import time
 
 from tests.processes.schedules.lanes import Played, Result, run
+from tests.processes.schedules.steps import STORE_FAULTS
 from tests.processes.stores import KINDS
 
-_STRIKES = ("kill", "stop", "caught", "hold", "drop", "fail", "delay", "disconnect", "restart", "down", "lose")
+_STRIKES = ("kill", "stop", "caught", "hold", "drop", "fail", "delay", *sorted(STORE_FAULTS))
 _PEOPLE = ("sign_in", "sign_out", "revoke", "close", "start", "expire")
 
 

@@ -22,7 +22,7 @@ from tests.processes.schedules.grounds import Unread
 from tests.processes.schedules.stage import BOUND, Actor, Stage
 from tests.processes.settings import written
 
-_RECOVERS_WITHIN = 20.0  # seconds, after a fault or a sign-in; a process that heard of nothing asks in a while
+_RECOVERS_WITHIN = 20.0  # seconds, after a fault or a sign-in; whoever hears of nothing asks again
 _REQUESTS = 2
 _LIFE = 60.0
 
@@ -57,7 +57,7 @@ def _use_up_faults(stage: Stage) -> None:
     if not stage.schedule.has("drop", "fail"):
         return
     form = {"grant_type": "refresh_token", "refresh_token": "none", "client_id": SWEEPER}
-    with httpx2.Client(verify=False, trust_env=False) as client:  # noqa: S501 - there is no TLS
+    with httpx2.Client(verify=False, trust_env=False) as client:
         for _ in range(20):
             try:
                 answer = client.post(stage.server.url + "/token", data=form, timeout=BOUND)
@@ -91,8 +91,8 @@ def _all_are_answered(stage: Stage) -> bool:
         if why is not None:
             account.signed_in_at_the_end.append(why)
             account.say(f"   a sign-in is needed: {why}")
-            signs_in = stage.ask(stage.actors[0], "sign_in", tokens=written(stage.signed_in()))
-            stage.wait(lambda: signs_in.over is not None, BOUND)
+            stage.ask(stage.actors[0], "sign_in", tokens=written(stage.signed_in()))
+            stage.settle()
             signed_in, since = True, time.monotonic()
         elif time.monotonic() - since > _RECOVERS_WITHIN:
             told = {name: dict(counted) for name, counted in outcomes.items()}
@@ -106,10 +106,7 @@ def _all_are_answered(stage: Stage) -> bool:
 
 
 def _storm(stage: Stage) -> dict[str, Counter[str]]:
-    asked = {
-        actor.name: stage.ask(actor, "get", count=_REQUESTS)
-        for actor in stage.actors
-    }
+    asked = {actor.name: stage.ask(actor, "get", count=_REQUESTS) for actor in stage.actors}
     stage.settle()
     return {name: Counter(one.outcomes) for name, one in asked.items()}
 

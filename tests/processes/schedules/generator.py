@@ -142,13 +142,19 @@ class _Writer:
         self._do("delay", how=0)
 
     def _slow(self) -> None:
-        """Let exchanges take longer than anybody waits for them, or nearly."""
+        """Let exchanges take longer than anybody waits for them, or nearly.
+
+        What was given up is decided late. All of it is, before anything else
+        happens: a copy that comes when its successor is spent is reuse.
+        """
         self._timeout = 1.0
-        self._do("delay", how=self._one(0.3, 1.6))
+        seconds = self._one(0.3, 1.6)
+        self._do("delay", how=seconds)
         self._expire()
         self._ask(*self._everyone())
         self._do("settle")
         self._do("delay", how=0)
+        self._do("wait", how=seconds)
 
     def _failing(self) -> None:
         self._do("fail", how=self._one(503, 429, 500), times=self._one(1, 2))

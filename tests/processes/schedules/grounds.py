@@ -116,7 +116,7 @@ def _made(kind: str, address: str | None, stack: contextlib.ExitStack) -> tuple[
 def _cut_off(url: str) -> None:
     with redis.Redis.from_url(url) as client:
         for kind in ("pubsub", "normal"):
-            client.execute_command("CLIENT", "KILL", "TYPE", kind)  # type: ignore[no-untyped-call]
+            client.execute_command("CLIENT", "KILL", "TYPE", kind)
 
 
 def _terminate_all(url: str) -> None:

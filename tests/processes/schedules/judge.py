@@ -130,8 +130,8 @@ def _may_be_unknown(account: Account, asked: Asked) -> bool:
         silent = account.did(*SILENT, before=over)
         return silent or any(step.do == "fail" and step.how == 500 for step in account.schedule.steps)
     first = min((one.at for one in account.arrivals if one.who != SWEEPER), default=account.began)
-    patience_is_out = over - asked.at >= account.schedule.retry_for * 0.5
-    return patience_is_out or over - first >= window * 0.5
+    longest = max(min(one.over or over, over) - one.at for one in account.asked if one.at <= over)
+    return longest >= account.schedule.retry_for * 0.5 or over - first >= window * 0.5
 
 
 def _expiry(account: Account) -> Iterator[str]:

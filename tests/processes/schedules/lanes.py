@@ -110,7 +110,7 @@ def play(kind: str, seed: int, nursery: Nursery, server: StrictServer, place: Gr
         stage.clear()
     report = f"{plan}\n\n{account.text}"
     if broken:
-        report = "\n\n".join([stage.logs(), str(plan), account.text, "\n".join(f"BROKEN: {one}" for one in broken)])
+        report = "\n\n".join([stage.logs(), report, *(f"BROKEN: {one}" for one in broken)])
     stage.sweep()
     counts = Counter(step.do for step in plan.steps)
     counts.update(
