@@ -15,8 +15,8 @@ may not, somebody who may runs
     );
     GRANT SELECT, INSERT, UPDATE, DELETE ON keyturn_tokens TO the_role;
 
-A process has up to five connections: one that all its leases are locks of,
-one that listens, and up to three for everything else. The lock dies with its
+A process has up to four connections: one that all its leases are locks of,
+one that listens, and up to two for everything else. The lock dies with its
 connection, so a marker is written over that very connection, and a save over
 any.
 """
@@ -36,7 +36,7 @@ from keyturn.client.token_stores.postgres_session import Opener, Row, Session, V
 from keyturn.client.token_stores.postgres_url import Place
 from keyturn.errors import RefreshError, RefreshMisconfigured, TokenStoreUnavailable
 
-_LINKS, _OPENING_TAKES = 3, 8
+_LINKS, _OPENING_TAKES = 2, 16
 _DAMAGED = "a row in the token store's table is damaged: its columns and its record are not of one version"
 _LOST = "the connection to PostgreSQL was lost"
 
@@ -90,7 +90,7 @@ class PostgresLease:
         self._is_over = False
 
     def __repr__(self) -> str:
-        return f"<PostgresLease {self.name!r}{'' if self.held else ', not held'}>"
+        return f"<PostgresLease {self.name!r}>"
 
     @property
     def held(self) -> bool:
@@ -195,9 +195,9 @@ class PostgresStore:
     async def aclose(self) -> None:
         """Give up the leases and close the connections."""
         await asyncio.gather(*(lease.release() for lease in list(self._leases.values())))
-        await self._listener.aclose()
-        for link in (self._lease_link, *self._links):
-            await link.aclose()
+        await asyncio.gather(
+            self._listener.aclose(), self._lease_link.aclose(), *(link.aclose() for link in self._links)
+        )
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connections, and of nothing that they stand for."""
