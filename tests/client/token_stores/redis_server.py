@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -267,9 +268,8 @@ class RedisSentinel:
         return "'master_link_status': 'up'" in str(self.replica.command("INFO", "replication"))
 
     def _knows_the_replica(self) -> bool:
-        return "'master-link-status': b'ok'" in str(
-            self.sentinel.command("SENTINEL", "REPLICAS", self.service)
-        )
+        known = str(self.sentinel.command("SENTINEL", "REPLICAS", self.service))
+        return re.search(r"'master-link-status'[:,] b'ok'", known) is not None
 
 
 @contextlib.contextmanager
