@@ -129,8 +129,11 @@ class Faulty(FileStore):
         self, name: str, record: Record, *, over: Version | None, under: Lease | None = None
     ) -> bool:
         """Write, or fail: markers and saves apart."""
-        self._fault("mark" if record.marker is not None else "save")
-        return await super().write(name, record, over=over, under=under)
+        kind = "mark" if record.marker is not None else "save"
+        self._fault(kind)
+        written = await super().write(name, record, over=over, under=under)
+        self._fault(f"{kind}, unheard")
+        return written
 
     async def try_lease(self, name: str, seconds: float) -> FileLease | None:
         """Lease, or fail."""
@@ -150,6 +153,20 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     monkeypatch.setattr(token_stores, "new_store", make)
     return fails
+
+
+def test_a_save_whose_answer_is_lost_has_been_saved(place: Place, fails: dict[str, int]) -> None:
+    log = Log()
+    here = place.credentials(place.server.sign_in(), on_event=log)
+    held = here.get_tokens()
+    fails["save, unheard"] = 1
+
+    newer = here.renew(held)
+    here.close()
+
+    assert place.record().version == (newer.epoch, 1)
+    assert len(log.of(events.SaveFailed)) == 1
+    assert here.tokens is None
 
 
 # What is there, and what it begins with
@@ -260,6 +277,19 @@ def test_a_service_that_signs_in_by_itself_does_so_once_for_all(place: Place) ->
 
     assert make().get_tokens().generation == 0, "whoever is new signs in anew"
     assert place.server.stats.issued == 2
+
+
+def test_an_expired_pair_that_others_saved_is_no_answer_to_who_waits_for_the_first(place: Place) -> None:
+    place.credentials(place.server.sign_in()).get_tokens()
+    place.expire()
+    here = place.credentials()
+    seen = place.on_loop(lambda store: store.read("alice")).record
+    expired = Snapshot.of(keyturn.Tokens("old", "r", now() - 1.0), seen.epoch, 0, now())
+
+    here.learn(expired)
+
+    assert here.tokens is None
+    assert here.get_tokens().generation == 1
 
 
 # Who signs in and out
@@ -471,6 +501,17 @@ def test_a_valid_token_with_a_marker_is_used(place: Place) -> None:
     place.write(replace(record, expires_at=now() + 60.0), record.version)
 
     assert place.credentials().get_tokens().access == held.access
+
+
+def test_a_marker_that_was_never_followed_by_a_request_stands_in_nobodys_way(
+    place: Place, fails: dict[str, int]
+) -> None:
+    here = place.credentials(place.server.sign_in())
+    held = here.get_tokens()
+    fails["mark, unheard"] = 1
+
+    assert here.renew(held).generation == 1
+    assert place.server.stats.refreshes == 1
 
 
 # A refresh that fails

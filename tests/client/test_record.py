@@ -224,8 +224,10 @@ def test_texts_made_to_break_a_parser_are_refused(text: str | bytes) -> None:
     assert_refused(text)
 
 
-def test_a_text_longer_than_any_record_is_refused_unread() -> None:
-    assert_refused(dataclasses.replace(FULL, sealed="x" * (1024 * 1024)).to_json())
+def test_a_text_longer_than_any_record_is_refused_unread_and_never_written() -> None:
+    assert_refused(FULL.to_json() + " " * (1024 * 1024))
+    with pytest.raises(RefreshMisconfigured, match="too large"):
+        dataclasses.replace(FULL, sealed="x" * (1024 * 1024)).to_json()
 
 
 @given(path=st.sampled_from(FIELDS), value=json_values)

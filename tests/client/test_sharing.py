@@ -96,3 +96,14 @@ def test_a_lease_outlasts_an_exchange_and_leaves_time_for_a_retry(window: float,
     assert lease > timeout
     if window:
         assert lease + rules.margin < window
+
+
+def test_a_marker_of_ours_after_which_nothing_was_sent_stands_for_nothing_but_in_a_window() -> None:
+    record = marked(0.0)
+
+    def verdict(rules: Rules, unsent: Marker | None) -> Verdict:
+        return decide(record, held=HELD, spends="f", now=NOW, rules=rules, unsent=unsent)
+
+    assert verdict(STRICT, record.marker) == Verdict(Move.SPEND)
+    assert verdict(STRICT, marked(1.0).marker).move is Move.UNKNOWN
+    assert verdict(WINDOW, record.marker) == Verdict(Move.SPEND, NOW)

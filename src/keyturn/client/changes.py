@@ -76,24 +76,22 @@ class Changes(State):
 
     def learn(self, found: Snapshot | SessionEnded) -> None:
         """Take over what the store holds, where it is news."""
+        if isinstance(found, SessionEnded):
+            if self._current is not None and not self._closing:
+                self.begin_epoch(None, found)
+            return
         with self._lock:
             current = self._current
-            if self._closing or (current is None and isinstance(found, SessionEnded)):
+            if self._closing:
                 return
-            if isinstance(found, SessionEnded):
-                goes_on = None
-            else:
-                goes_on = (
-                    found
-                    if current is not None and (current.is_awaited or current.epoch == found.epoch)
-                    else None
-                )
-            if current is not None and goes_on is not None and self._learnt(current, goes_on) is not goes_on:
-                return
-        if goes_on is not None:
-            self.announce(events.Adopted, goes_on)
-        elif isinstance(found, SessionEnded):
-            self.begin_epoch(None, found)
+            goes_on = current is not None and (current.is_awaited or current.epoch == found.epoch)
+            if current is not None and goes_on:
+                if found.left(self._clock()) <= 0:
+                    return  # nobody is to be given it: the next flight buys what follows
+                if self._learnt(current, found) is not found:
+                    return
+        if goes_on:
+            self.announce(events.Adopted, found)
         else:
             self.begin_epoch(found, SessionEnded(REPLACED, reason="replaced"))
 

@@ -52,6 +52,11 @@ class Seen:
         """Return the record's version, None where there is none."""
         return None if self.record is None else self.record.version
 
+    @property
+    def marker(self) -> Marker | None:
+        """Return the record's marker, None where there is none."""
+        return None if self.record is None else self.record.marker
+
     def in_store_time(self, moment: float | None) -> float | None:
         """Return a moment of this process's clock as the store's shows it."""
         return None if moment is None else moment - self.own_now + self.store_now
@@ -129,8 +134,8 @@ class Entry:
         )
         return await self._write(tombstone, seen)
 
-    async def mark(self, seen: Seen, first_sent: float | None, lease: Lease) -> Seen | None:
-        """Note that the token of the record is about to be sent; None if the lease did not stand any more."""
+    def marked(self, seen: Seen, first_sent: float | None) -> Seen:
+        """Return what was seen with the note that its token is about to be sent, or was first sent then."""
         record = _there(seen)
         marker = Marker(
             epoch=record.epoch,
@@ -138,8 +143,11 @@ class Entry:
             fingerprint=spends(seen) or "",
             at=seen.now() if first_sent is None else first_sent,
         )
-        marked = replace(record, marker=marker)
-        return replace(seen, record=marked) if await self._write(marked, seen, lease) else None
+        return replace(seen, record=replace(record, marker=marker))
+
+    async def mark(self, marked: Seen, lease: Lease) -> bool:
+        """Write that note over what was seen; tell whether the lease and the record still stood then."""
+        return await self._write(_there(marked), marked, lease)
 
     async def mark_again(self, marked: Seen, seen: Seen) -> bool:
         """Put a marked record back that the store has lost; tell whether nothing came in between."""

@@ -151,6 +151,7 @@ class Keeper(Saver):
             now=seen.now(),
             rules=self._rules,
             insists=flight.insists,
+            unsent=self._unsent,
         )
         record = seen.record
         if record is None or (verdict.move is Move.OVER and self._starts and self._signs_in):
@@ -218,27 +219,31 @@ class Keeper(Saver):
         tokens = seen.tokens
         if tokens is None or (self._grant.needs_refresh_token and tokens.refresh is None):
             raise NotSignedIn("there is no refresh token: sign in again")
-        marked = await self._entry.mark(seen, first_sent, lease) if self._rules.rotates else seen
-        if marked is None or not lease.held:
-            return None
         age = None if first_sent is None else max(0.0, seen.now() - first_sent)
-        self._sending = marked if self._rules.rotates else None
+        marked = self._entry.marked(seen, first_sent) if self._rules.rotates else seen
+        if self._rules.rotates:
+            self._unsent = marked.marker
+            if not await self._entry.mark(marked, lease) or not lease.held:
+                return None
+            self._sending, self._unsent = marked, None
+        spent, failed = True, None
         try:
             pair = await flight.buy(tokens, sent_ago=age)
+            if pair is not None:
+                return await self._save(tokens.next(pair, self._entry.clock()), marked, lease)
+            spent = flight.sent
         except SessionEnded as error:
             if await self._is_refused(marked):
                 raise
             events.logger.info("keyturn: %s, but another process has newer tokens", error)
-            return None
         except BaseException as error:
-            await self._note(marked, error, lease, spent=flight.sent or isinstance(error, OutcomeUnknown))
+            spent, failed = flight.sent or isinstance(error, OutcomeUnknown), error
             raise
         finally:
             self._sending = None
-        if pair is None:
-            await self._note(marked, None, lease, spent=age is not None)
-            return None
-        return await self._save(tokens.next(pair, self._entry.clock()), marked, lease)
+            if failed is not None or not spent:
+                await self._note(marked, failed, lease, spent=spent)
+        return None
 
     async def _is_refused(self, sent: Seen) -> bool:
         """End the session if the record still holds the token that was refused; tell whether it does."""
@@ -254,6 +259,7 @@ class Keeper(Saver):
         told = error if isinstance(error, KeyturnError) else None
         if not self._rules.rotates and told is None:
             return
+        self._unsent = None if spent else marked.marker
         with suppress(KeyturnError, TimeoutError):
             async with asyncio.timeout(_LONGEST_NOTE):
                 await self._entry.fail(marked, told, lease, spent=spent)

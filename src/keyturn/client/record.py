@@ -15,6 +15,7 @@ own clocks disagree mean the same moment. Nothing but `sealed` is a secret.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -94,8 +95,11 @@ class Record:
         return self.began_at > other.began_at
 
     def to_json(self) -> str:
-        """Return the record as one line of JSON."""
-        return json.dumps({"format": _FORMAT, **dataclasses.asdict(self)}, separators=(",", ":"))
+        """Return the record as one line of JSON. Raises RefreshMisconfigured for one that is too large."""
+        text = json.dumps({"format": _FORMAT, **dataclasses.asdict(self)}, separators=(",", ":"))
+        if len(text) > _LONGEST:
+            raise RefreshMisconfigured("the tokens are too large for a token store, which takes one megabyte")
+        return text
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -103,19 +107,18 @@ class Record:
 
         Raises RefreshMisconfigured for anything else.
         """
-        try:
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return cls._parsed(text)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise RefreshMisconfigured(
-                "a record in the token store cannot be read: it is damaged, or of another version of keyturn"
-            ) from None
+        raise RefreshMisconfigured(  # here, so that nothing leads to an exception that quotes the text
+            "a record in the token store cannot be read: it is damaged, or of another version of keyturn"
+        )
 
     @classmethod
     def _parsed(cls, text: str | bytes) -> Self:
         if len(text) > _LONGEST:
             raise ValueError("too long")
         fields = json.loads(text)
-        if fields.pop("format") != _FORMAT:
+        if repr(fields.pop("format")) != repr(_FORMAT):
             raise ValueError("another format")
         marker, failure = fields.pop("marker"), fields.pop("failure")
         record = cls(

@@ -17,6 +17,7 @@ from keyturn.client.entry import Seen, is_behind
 from keyturn.client.errand import Errand
 from keyturn.client.flight import Flight
 from keyturn.client.lookout import Lookout
+from keyturn.client.record import Marker, Version
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import Lease
 from keyturn.errors import KeyturnError, TokenStoreUnavailable
@@ -33,6 +34,7 @@ class Saver(Lookout):
         super().reset_after_fork()
         self._saving: Errand[None] | None = None
         self._hurry = asyncio.Event()
+        self._unsent: Marker | None = None  # a marker of ours, after which nothing was sent
 
     async def _settle(self) -> None:
         """Wait for what is to be saved, as long as that may take."""
@@ -62,6 +64,11 @@ class Saver(Lookout):
             if await self._entry.save(tokens, seen):
                 return True
             seen = await self._read()
+            if seen.tokens is not None and (seen.version, seen.tokens.access) == (
+                _version(tokens),
+                tokens.access,
+            ):
+                return True  # an earlier attempt was written, and its answer lost
             if seen.record is not None and not is_behind(seen.record, tokens):
                 break
         return False
@@ -98,3 +105,7 @@ class Saver(Lookout):
         holder = self._holder()
         if holder is not None:
             holder.announce(events.SaveFailed, tokens, cause=error, attempts=attempts)
+
+
+def _version(tokens: Snapshot) -> Version:
+    return tokens.epoch, tokens.generation

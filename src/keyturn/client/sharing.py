@@ -70,12 +70,14 @@ def decide(
     now: float,
     rules: Rules,
     insists: bool = False,
+    unsent: Marker | None = None,
 ) -> Verdict:
     """Return what whoever holds the lease does.
 
     `held` is the version of the tokens that are to be renewed, None before
     the first use; `spends` the fingerprint of the record's refresh token;
-    `insists` says that somebody asked for a retry whatever it may cost.
+    `insists` says that somebody asked for a retry whatever it may cost;
+    `unsent` is a marker of this process's own, after which it sent nothing.
     """
     if record is None:
         return Verdict(Move.ABSENT)
@@ -85,6 +87,8 @@ def decide(
         return Verdict(Move.ADOPT)
     marker = record.marker
     if marker is None or not rules.rotates or not counts(marker, record, spends):
+        return Verdict(Move.SPEND)
+    if marker == unsent and not rules.window:  # with one, a later holder may have sent under the same marker
         return Verdict(Move.SPEND)
     age = now - marker.at
     if rules.window and age >= -_BACKWARDS and max(0.0, age) + rules.margin <= rules.window:
