@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Literal
 
 from tests.client.token_stores.postgres_server import PostgresServer
 from tests.client.token_stores.redis_server import RedisServer
@@ -17,25 +17,8 @@ from tests.waiting import until
 Which = Literal["leases", "listening", "all"]
 
 
-class Server(Protocol):
-    """One server, of one of `stores.NOTIFYING`."""
-
-    @property
-    def url(self) -> str:
-        """Return the URL of a token store in it."""
-        ...
-
-    def stop(self) -> None:
-        """Kill it."""
-        ...
-
-    def start(self) -> None:
-        """Start it if it does not run, with what it had."""
-        ...
-
-
 class OwnRedis:
-    """A Redis that keeps what it has when it is killed; `forget` makes it one that does not."""
+    """A Redis that keeps what it has when it is killed."""
 
     def __init__(self) -> None:
         self._server = RedisServer("--appendonly", "yes", "--appendfsync", "always")
@@ -66,13 +49,14 @@ class OwnRedis:
         """Throw all data away, leases included."""
         self._server.command("FLUSHALL")
 
-    def freeze(self) -> None:
-        """Have it answer nobody, while connections stand."""
-        self._server.freeze()
+    def end_subscriptions(self) -> None:
+        """End the connections of those who listen."""
+        self._server.command("CLIENT", "KILL", "TYPE", "pubsub")
 
-    def thaw(self) -> None:
-        """Undo `freeze`."""
-        self._server.thaw()
+    def end_connections(self) -> None:
+        """End all connections."""
+        self.end_subscriptions()
+        self._server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
     def close(self) -> None:
         """End it for good."""
@@ -114,10 +98,6 @@ class OwnPostgres:
             self._server.execute(f"SELECT pg_terminate_backend({pid})")
         until(lambda: not set(pids) & set(self._pids("all")))
         return len(pids)
-
-    def listening(self) -> int:
-        """Return how many connections listen."""
-        return len(self._pids("listening"))
 
     def _pids(self, which: Which) -> list[object]:
         select = {

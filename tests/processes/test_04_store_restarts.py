@@ -1,4 +1,4 @@
-"""The store's server is killed and comes back: nobody refreshes without its lease, and nothing bought is lost."""
+"""The store's server is killed and comes back: nobody refreshes without a lease, nothing bought is lost."""
 
 from __future__ import annotations
 

@@ -105,6 +105,9 @@ class Worker:
         if pid:
             self._channel.say({"id": id, "pid": pid})
             return
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1):  # which are the parent's, and end when it does
+            os.dup2(nothing, stream)
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(path)
         self._serves(Channel(connection.fileno(), connection.fileno()))
