@@ -254,6 +254,26 @@ def test_a_write_whose_answer_is_lost_is_found_to_be_written(schema: Schema) -> 
         on_loop(main)
 
 
+def test_a_write_that_is_cancelled_is_let_go_at_once_and_ends_by_itself(schema: Schema) -> None:
+    with Wire(*schema.address) as wire:
+        store = PostgresStore.from_url(schema.url(port=wire.port))
+
+        async def main() -> None:
+            await store.names()
+            wire.withhold_answers()
+            writing = asyncio.create_task(store.write(NAME, a_record(NAME), over=None))
+            await _reached(lambda: bool(schema.execute("SELECT name FROM {table}")))
+            writing.cancel()
+            await asyncio.wait([writing])
+            assert writing.cancelled()
+            wire.unmute()
+            assert (await store.read(NAME)).record == a_record(NAME)
+            assert wire.accepted == 1  # neither a request to cancel nor another connection
+            await store.aclose()
+
+        on_loop(main)
+
+
 @pytest.mark.parametrize("overtaken", [False, True])
 def test_a_write_that_is_lost_is_not_said_to_be_written(schema: Schema, overtaken: bool) -> None:
     first, theirs = a_record(NAME), a_record(NAME, generation=1, sealed="theirs")
