@@ -351,7 +351,7 @@ def test_a_lease_whose_answer_is_lost_is_not_left_behind(server: RedisServer) ->
     async def main() -> None:
         async with line.open() as url:
             store = new_store(url)
-            await store.read(NAME)
+            await (await leased(store, NAME, 600.0)).release()  # so that the server knows the scripts
             line.loses_answers = True
             with pytest.raises(TokenStoreUnavailable):
                 await store.try_lease(NAME, 600.0)

@@ -14,7 +14,7 @@ from keyturn.client.token_stores import TokenStore, new_store
 from keyturn.errors import TokenStoreUnavailable
 from tests.client.token_stores.contract import TokenStoreContract
 from tests.client.token_stores.kit import a_record, leased, next_of, on_loop
-from tests.client.token_stores.redis_server import HOST, RedisSentinel, free_port, hear
+from tests.client.token_stores.redis_server import HOST, RedisSentinel, free_port, hear, patiently
 
 NAME = "dashboard:alice"
 
@@ -84,7 +84,7 @@ def test_after_a_failover_the_new_primary_is_read_and_written(
         await hear(heard, None)
         await written(store, first, None)
         await hear(heard, first.version)
-        assert own.primary.command("WAIT", 1, 5000) == 1
+        patiently(lambda: own.replica.command("EXISTS", f"keyturn:{{{NAME}}}:record") == 1)
 
     async def after() -> None:
         await written(store, second, first)
