@@ -12,7 +12,7 @@ Whatever a worker writes to stderr fails the test, unless it was killed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
@@ -24,12 +24,13 @@ from tests.processes.settings import Settings, written
 class Yard:
     """Where workers wait for the next test."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = environment
         self._idle: list[Started] = []
 
     def take(self) -> Started:
         """Return a worker without credentials."""
-        return self._idle.pop() if self._idle else Started()
+        return self._idle.pop() if self._idle else Started(self._environment)
 
     def take_back(self, worker: Started) -> None:
         """Keep a worker for another test."""

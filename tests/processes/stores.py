@@ -20,6 +20,7 @@ from tests.client.token_stores.kit import on_loop
 T = TypeVar("T")
 
 KINDS = ("file", "sqlite", "postgresql", "redis")
+EVERY_KIND = (*KINDS, "keyring")
 NOTIFYING = ("postgresql", "redis")
 TIMED = ("redis",)  # whose leases end with time, and not only with their holder
 
@@ -91,6 +92,10 @@ class Shared:
         record = self._with_store(lambda store: store.read(self.name)).record
         assert record is not None, "there is no record"
         return record
+
+    def now(self) -> float:
+        """Return what the store's clock shows."""
+        return self._with_store(lambda store: store.read(self.name)).now
 
     def put(self, record: Record) -> None:
         """Write a record over the one that is there, as another process would."""

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.fernet import Fernet
 
 from keyturn.testing import StrictServer
 from tests.processes.callers import at_once
 from tests.processes.fleet import Fleet, together
-from tests.processes.stores import Shared
+from tests.processes.stores import EVERY_KIND, Shared
 
 pytestmark = pytest.mark.processes
 
 PROCESSES, REQUESTS = 8, 50
 EVERYONE = {"200": PROCESSES * REQUESTS}
+EVERYWHERE = pytest.mark.parametrize("store_url", EVERY_KIND, indirect=True)
 SHAPES = pytest.mark.parametrize(
     "shape", [{"loops": 1, "threads": 0}, {"loops": 4, "threads": 4}], ids=["a loop", "4 loops, 4 threads"]
 )
 
 
+@EVERYWHERE
 @SHAPES
 def test_a_token_that_has_expired_is_refreshed_once_for_all_processes(
     strict_server: StrictServer, fleet: Fleet, shared: Shared, shape: dict[str, int]
@@ -37,6 +40,7 @@ def test_a_token_that_has_expired_is_refreshed_once_for_all_processes(
     assert sum(len(worker.events("Refreshed")) for worker in crew) == 1
 
 
+@EVERYWHERE
 @SHAPES
 def test_a_token_that_the_api_refuses_is_refreshed_once_for_all_processes(
     strict_server: StrictServer, fleet: Fleet, shared: Shared, shape: dict[str, int]
@@ -92,6 +96,22 @@ def test_processes_that_know_of_no_tokens_use_those_in_the_store(
     crew = fleet.crew(3)
 
     assert together([worker.get(10) for worker in crew]) == {"200": 30}
+    refreshed_once(strict_server, shared)
+
+
+def test_processes_that_have_the_keys_share_what_lies_encrypted_and_who_has_none_is_told(
+    strict_server: StrictServer, fleet: Fleet, shared: Shared
+) -> None:
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    tokens = strict_server.sign_in(ttl=-1.0)
+    before = fleet.crew(2, tokens=tokens, encryption_keys=[old])
+    assert together([worker.get(10) for worker in before]) == {"200": 20}
+
+    after = fleet.crew(2, tokens=tokens, encryption_keys=[old, new])
+    without = fleet.one(tokens=tokens)
+
+    assert together([worker.get(10) for worker in after]) == {"200": 20}
+    assert without.get(1).outcomes == {"RefreshMisconfigured": 1}
     refreshed_once(strict_server, shared)
 
 

@@ -17,7 +17,7 @@ from tests.processes.fleet import Fleet, together
 from tests.processes.handles import Asked, Started
 from tests.processes.pauses import PLACES
 from tests.processes.settings import written
-from tests.processes.stores import Shared
+from tests.processes.stores import EVERY_KIND, Shared
 from tests.waiting import until
 
 pytestmark = pytest.mark.processes
@@ -136,6 +136,7 @@ def test_a_process_that_has_spent_nothing_or_saved_all_costs_the_others_nothing_
     assert shared.record().generation == 1
 
 
+@pytest.mark.parametrize("store_url", EVERY_KIND, indirect=True)
 def test_everyone_is_killed_in_turn_and_the_last_one_lives(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:

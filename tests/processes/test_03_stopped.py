@@ -19,7 +19,7 @@ pytestmark = pytest.mark.processes
 
 WINDOW = 8.0
 LEASE_ENDS = pytest.mark.parametrize("store_url", ["postgresql", *TIMED], indirect=True)
-LEASE_LASTS = pytest.mark.parametrize("store_url", ["file", "sqlite", "postgresql"], indirect=True)
+LEASE_LASTS = pytest.mark.parametrize("store_url", ["file", "sqlite", "postgresql", "keyring"], indirect=True)
 
 
 @LEASE_ENDS

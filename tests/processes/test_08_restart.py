@@ -7,12 +7,13 @@ import pytest
 from keyturn.testing import StrictServer
 from tests.processes.fleet import Fleet, together
 from tests.processes.settings import written
-from tests.processes.stores import NOTIFYING, Shared
+from tests.processes.stores import EVERY_KIND, NOTIFYING, Shared
 from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
 
+@pytest.mark.parametrize("store_url", EVERY_KIND, indirect=True)
 def test_a_restart_with_a_spent_seed_uses_the_newer_record(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
