@@ -3,7 +3,7 @@
     drop_answers(1)      the next answer is read to its first byte, thrown away, and the connection closed
     drop_requests(1)     the next request is thrown away, and the connection closed
     hold(), let_go()     nothing passes, in neither direction, and nobody is told; then all of it
-    refuse(), accept()   connections are closed when they are made, those that stand included; and no more
+    close(), open()      nobody listens on the port, and what stands is cut; then again
 
 It knows no protocol: an answer is what the server says first on a connection
 after the client has said something, as an exchange has one of each.
@@ -29,17 +29,17 @@ class Proxy:
         assert parts.hostname is not None
         assert parts.port is not None
         self._server = (parts.hostname, parts.port)
-        self._listening = socket.create_server((host, 0), backlog=512)
-        user = parts.netloc.rpartition("@")[0]
-        place = f"{host}:{self._listening.getsockname()[1]}"
-        self.url = parts._replace(netloc=f"{user}@{place}" if user else place).geturl()
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._place = (host, 0)
+        self._listening: socket.socket | None = None
+        self.open()
+        user = parts.netloc.rpartition("@")[0]
+        place = f"{host}:{self._place[1]}"
+        self.url = parts._replace(netloc=f"{user}@{place}" if user else place).geturl()
         self._answers_to_drop = self._requests_to_drop = 0
-        self._refuses = False
-        self._open = threading.Event()
-        self._open.set()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._passes = threading.Event()
+        self._passes.set()
 
     def __enter__(self) -> Self:
         return self
@@ -47,9 +47,8 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _shut(self._listening)
-        self._open.set()
-        self._cut()
+        self.close()
+        self._passes.set()
 
     def drop_answers(self, count: int = 1) -> None:
         """Throw the next answers away."""
@@ -61,53 +60,52 @@ class Proxy:
 
     def hold(self) -> None:
         """Let nothing pass."""
-        self._open.clear()
+        self._passes.clear()
 
     def let_go(self) -> None:
         """Let everything pass, what was held included."""
-        self._open.set()
+        self._passes.set()
 
-    def refuse(self) -> None:
-        """Close every connection, those to come included."""
-        self._refuses = True
-        self._cut()
-
-    def accept(self) -> None:
-        """Undo `refuse`."""
-        self._refuses = False
-
-    def _cut(self) -> None:
+    def close(self) -> None:
+        """Have nobody listen, and cut what stands."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            _shut(listening)
         with self._lock:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
             for one in pair:
                 _shut(one)
 
-    def _accept(self) -> None:
+    def open(self) -> None:
+        """Listen, on the same port as before."""
+        self._listening = listening = socket.create_server(self._place, backlog=512)
+        self._place = listening.getsockname()
+        threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
+
+    def _accept(self, listening: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._listening.accept()
+                client, _ = listening.accept()
                 threading.Thread(target=self._connect, args=(client,), daemon=True).start()
 
     def _connect(self, client: socket.socket) -> None:
         try:
-            if self._refuses:
-                raise ConnectionRefusedError
             server = socket.create_connection(self._server)
         except OSError:
             _shut(client)
             return
         with self._lock:
             self._pairs.append((client, server))
-        if self._refuses:
-            self._cut()
+        if self._listening is None:
+            self.close()
         threading.Thread(target=self._pass_on, args=(client, server, "requests"), daemon=True).start()
         self._pass_on(server, client, "answers")
 
     def _pass_on(self, source: socket.socket, target: socket.socket, what: str) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                self._open.wait()
+                self._passes.wait()
                 if self._drops(what):
                     break
                 target.sendall(data)
