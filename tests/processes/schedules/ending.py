@@ -102,7 +102,7 @@ def _all_are_answered(stage: Stage) -> bool:
             )
             return False
         else:
-            time.sleep(0.1)
+            time.sleep(0.25)
 
 
 def _storm(stage: Stage) -> dict[str, Counter[str]]:

@@ -41,6 +41,7 @@ class _Writer:
         episodes: list[Callable[[], None]] = [
             *[self._caught] * 6,
             *[self._held] * 3,
+            self._late,
             *[self._lost_answer] * 3,
             *[self._chaos] * 2,
             self._slow,
@@ -100,6 +101,22 @@ class _Writer:
         self._pass_by()
         if stops_first:
             self._do("wake", victim)
+        self._do("go_on", victim)
+
+    def _late(self) -> None:
+        """Stop whoever is about to save, until somebody has signed in or out without waiting any longer."""
+        victim, others = self._split()
+        if not others or self._window == LONG:
+            return
+        self._timeout = 1.0
+        self._expire()
+        self._do("pause", victim, "saving")
+        self._ask(victim)
+        self._do("caught", victim)
+        self._do("stop", victim)
+        self._do(self._one("sign_in", "sign_out"), self._one(*others))
+        self._do("settle")
+        self._do("wake", victim)
         self._do("go_on", victim)
 
     def _held(self) -> None:
