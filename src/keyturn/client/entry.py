@@ -68,6 +68,7 @@ class Entry:
     def __init__(self, url: str, name: str, sealing: Sealing, clock: Callable[[], float]) -> None:
         self.name, self.url, self.clock = name, url, clock
         self._sealing = sealing
+        self.wrote: Version | None = None  # what this process wrote last, which it need not be told of
 
     @property
     def store(self) -> TokenStore:
@@ -164,6 +165,7 @@ class Entry:
         await self._write(noted, seen, lease)
 
     async def _write(self, record: Record, seen: Seen, lease: Lease | None = None) -> bool:
+        self.wrote = record.version
         return await self.store.write(self.name, record, over=seen.version, under=lease)
 
 

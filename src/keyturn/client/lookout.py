@@ -163,7 +163,8 @@ class Lookout:
         """Take note of a change: `version` is what the record has now, None if nobody knows."""
         self._changed.set()
         own = self._own()
-        is_news = version is None or own is None or version != (own.epoch, own.generation)
+        known = self._entry.wrote, None if own is None else (own.epoch, own.generation)
+        is_news = version is None or version not in known
         if (is_news or self._sending) and not self._waits:
             self._look_soon()
 
