@@ -21,6 +21,7 @@ stderr, everything that keyturn logs to the file LOG.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -220,9 +221,19 @@ def _fact(event: events.Event) -> Answer:
     }
 
 
+class _Log(logging.FileHandler):
+    """A log that is silent while there is no room for it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Complain of anything but a limit that a test has set."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError) or error.errno != errno.EFBIG:
+            super().handleError(record)
+
+
 def log_to(path: str) -> None:
     """Write what keyturn logs to a file."""
-    handler = logging.FileHandler(path)
+    handler = _Log(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(threadName)s %(message)s"))
     logger = logging.getLogger("keyturn")
     logger.addHandler(handler)
