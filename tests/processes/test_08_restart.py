@@ -72,6 +72,25 @@ def test_a_seed_that_differs_is_used_only_where_the_caller_says_so(
     assert strict_server.stats.reuses == 0
 
 
+@pytest.mark.parametrize("store_url", NOTIFYING, indirect=True)
+def test_who_is_to_use_a_seed_is_not_given_the_tokens_that_lie_there_meanwhile(
+    strict_server: StrictServer, fleet: Fleet, shared: Shared
+) -> None:
+    assert fleet.one(tokens=strict_server.sign_in()).get(1).outcomes == {"200": 1}
+    wilful = fleet.one(tokens=strict_server.sign_in("alice again"), reseed=True)
+    wilful.pause("leased")
+    asked = wilful.get(10)
+    assert wilful.paused() == "leased"
+
+    shared.put(shared.record())  # of which it is told
+    wilful.do("wait", kind="Adopted", timeout=0.3)  # which would be wrong
+    wilful.go_on()
+
+    assert asked.outcomes == {"200": 10}
+    assert wilful.do("tokens")["epoch"] == shared.record().epoch
+    assert wilful.events("Adopted") == []
+
+
 def test_a_seed_that_was_used_is_not_used_again_though_the_caller_says_so(
     strict_server: StrictServer, fleet: Fleet, shared: Shared
 ) -> None:
@@ -86,6 +105,40 @@ def test_a_seed_that_was_used_is_not_used_again_though_the_caller_says_so(
     assert again.get(1).outcomes == {"200": 1}
     assert shared.record() == before
     assert (strict_server.stats.refreshes, strict_server.stats.reuses) == (1, 0)
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["a sign-in", "a sign-out"])
+def test_a_seed_does_not_undo_what_somebody_did_before_it_was_used(
+    strict_server: StrictServer, fleet: Fleet, shared: Shared, ends: bool
+) -> None:
+    assert fleet.one(tokens=strict_server.sign_in("earlier")).get(1).outcomes == {"200": 1}
+    worker = fleet.one(tokens=strict_server.sign_in("the seed"), reseed=True)
+    if ends:
+        worker.ok("sign_out")
+    else:
+        worker.ok("sign_in", tokens=written(strict_server.sign_in("alice")))
+    done = shared.record()
+    strict_server.expire()
+
+    outcomes = worker.get(1).outcomes
+
+    assert shared.record().epoch == done.epoch
+    assert outcomes == ({"SessionEnded signed_out": 1} if ends else {"200": 1})
+    assert shared.record().generation == done.generation + (not ends)
+
+
+def test_a_seed_does_not_undo_the_sign_in_that_follows_a_sign_out(
+    strict_server: StrictServer, fleet: Fleet, shared: Shared
+) -> None:
+    worker = fleet.one(tokens=strict_server.sign_in("the seed"), reseed=True)
+    worker.ok("sign_out")
+    other = fleet.one()
+    other.ok("sign_in", tokens=written(strict_server.sign_in("alice")))
+    signed_in = shared.record()
+
+    until(lambda: worker.get(1).outcomes == {"200": 1})
+
+    assert shared.record() == signed_in
 
 
 @pytest.mark.parametrize("reseed", [False, True], ids=["", "reseed"])

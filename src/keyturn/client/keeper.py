@@ -55,8 +55,12 @@ class Keeper(Saver):
     ) -> None:
         self._seed, self._reseed, self._patience = seed, reseed, patience
         self._signs_in = bool(getattr(grant, "signs_in", False))
-        self._starts = True  # nothing was found out about this name yet
         super().__init__(entry, grant, holder)
+
+    async def look(self) -> None:
+        """Do as any lookout, but not while the seed is to take the place of what it would find."""
+        if not (self._starts and self._reseed):
+            await super().look()
 
     # A flight
 
@@ -197,6 +201,7 @@ class Keeper(Saver):
         seed = await self._seed.load() if isinstance(self._seed, Seeded) else self._seed
         mark = fingerprint(seed.refresh or seed.access)
         if record is not None and record.seed == mark:
+            self._reseed = False  # it was used before
             return False
         await self._entry.save(Snapshot.first(seed, self._entry.clock()), seen, seed=mark)
         self._starts = False

@@ -72,6 +72,7 @@ class Lookout:
         self._leave.atexit = False
         self._holder = weakref.ref(holder)
         self._rules = Rules(grant.rotates, grant.replay_window)
+        self._starts = True  # nothing was found out about this name yet, and nobody has signed in or out here
         self._ended: str | None = None  # the epoch that somebody signed out of here; it never comes back
         self._looked_at = -math.inf
         self.reset_after_fork()
@@ -104,6 +105,7 @@ class Lookout:
         async with self._lease_if_it_comes(may_wait=may_wait):
             for _ in range(_TRIES):
                 if await self._entry.save(first, await self._read(opened=False)):
+                    self._starts = False
                     break
             else:
                 raise TokenStoreUnavailable("the token store's record changes faster than it can be written")
@@ -116,7 +118,7 @@ class Lookout:
 
         `epoch` is what was held here; the record's ends too if it is another.
         """
-        self._ended = epoch
+        self._starts, self._ended = False, epoch
         async with self._lease_if_it_comes(may_wait=may_wait):
             for _ in range(_TRIES):
                 seen = await self._seen_or_sealed()
