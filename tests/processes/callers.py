@@ -21,12 +21,19 @@ class _Answer(Protocol):
 
 
 def send(
-    credentials: keyturn.Credentials, url: str, count: int, *, loops: int = 1, threads: int = 0
+    credentials: keyturn.Credentials,
+    url: str,
+    count: int,
+    *,
+    loops: int = 1,
+    threads: int = 0,
+    label: str = "",
 ) -> list[str]:
     """Send `count` requests, spread evenly over `loops` event loops and `threads` threads; return what came.
 
     A loop sends its share at once, a thread one after another. What comes of
-    a request is its status or the name of its error.
+    a request is its status or the name of its error. With a `label`, those of
+    a loop say in their query which request they are.
     """
     barrier = threading.Barrier(loops + threads)
     shares = spread(count, loops + threads)
@@ -37,7 +44,7 @@ def send(
         outcomes.extend(caller(share))
 
     def in_loop(share: int) -> list[str]:
-        return asyncio.run(_at_once(credentials, url, share))
+        return asyncio.run(_at_once(credentials, url, share, label))
 
     def in_thread(share: int) -> list[str]:
         with httpx2.Client(auth=Auth(credentials), **_options(url)) as api:  # type: ignore[arg-type]
@@ -72,16 +79,17 @@ def said(error: BaseException) -> str:
     return f"{name} {error.reason}" if isinstance(error, keyturn.SessionEnded) else name
 
 
-async def _at_once(credentials: keyturn.Credentials, url: str, count: int) -> list[str]:
+async def _at_once(credentials: keyturn.Credentials, url: str, count: int, label: str) -> list[str]:
     async with httpx2.AsyncClient(auth=Auth(credentials), **_options(url)) as api:  # type: ignore[arg-type]
 
-        async def one() -> str:
+        async def one(number: int) -> str:
+            query = f"?request={label}-{number}" if label else ""
             try:
-                return str((await api.get("/task")).status_code)
+                return str((await api.get(f"/task{query}")).status_code)
             except Exception as error:  # noqa: BLE001 - the test judges which error is in order
                 return said(error)
 
-        return list(await asyncio.gather(*[one() for _ in range(count)]))
+        return list(await asyncio.gather(*[one(i) for i in range(count)]))
 
 
 def _outcome(call: Callable[[], _Answer]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,6 +70,21 @@ class Arrival:
         )
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A request to the API as the server saw it: which one, and whose token it carried."""
+
+    request: str
+    subject: str
+
+    @classmethod
+    def of(cls, seen: Seen) -> Sent:
+        """Return what was seen as a request."""
+        payload = seen.headers["authorization"].split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return cls(seen.query, str(claims["sub"]))
+
+
 @dataclass
 class Account:
     """Everything that the judge may look at. Times are on this machine's monotonic clock."""
@@ -77,6 +94,7 @@ class Account:
     lines: list[tuple[float, str]] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     arrivals: list[Arrival] = field(default_factory=list)
+    sent: list[Sent] = field(default_factory=list)
     records: list[tuple[float, Record | None]] = field(default_factory=list)
     processes: list[str] = field(default_factory=list)
     histories: dict[str, list[tuple[str, int]]] = field(default_factory=dict)

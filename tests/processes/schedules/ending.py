@@ -49,7 +49,7 @@ def end(stage: Stage) -> None:
         for actor in stage.actors:
             if not actor.worker.leave():
                 account.breaks(f"{actor.name} does not end")
-    account.arrivals, account.stats = stage.arrivals(), stage.server.stats
+    account.arrivals, account.stats, account.sent = stage.arrivals(), stage.server.stats, stage.sent()
 
 
 def _use_up_faults(stage: Stage) -> None:
@@ -106,7 +106,7 @@ def _all_are_answered(stage: Stage) -> bool:
 
 
 def _storm(stage: Stage) -> dict[str, Counter[str]]:
-    asked = {actor.name: stage.ask(actor, "get", count=_REQUESTS) for actor in stage.actors}
+    asked = {actor.name: stage.get(actor, _REQUESTS) for actor in stage.actors}
     stage.settle()
     return {name: Counter(one.outcomes) for name, one in asked.items()}
 

@@ -6,6 +6,7 @@
     expiry      nobody is handed an expired token as a success
     histories   no process goes back, to an earlier generation or an earlier epoch
     records     nor does the record; an epoch that was signed out of does not come back
+    requests    none is sent again as somebody else's: nothing crosses a sign-in
     sign-ins    a session is lost only where no window could save it
 
 That everybody is answered at all, and that the record is the newest live
@@ -33,7 +34,7 @@ DISTURBED = (*SILENT, "fail", "hold", "sign_in", "sign_out", "revoke", "close", 
 
 def judged(account: Account) -> list[str]:
     """Return what is broken, in words."""
-    rules = (_uses, _outcomes, _expiry, _histories, _records, _sign_ins)
+    rules = (_uses, _outcomes, _expiry, _histories, _records, _requests, _sign_ins)
     return [*account.broken, *(said for rule in rules for said in rule(account))]
 
 
@@ -174,6 +175,13 @@ def _records(account: Account) -> Iterator[str]:
         elif record.epoch in over:
             yield f"epoch {record.epoch[:4]}, which had ended, is back {when}"
         current, last[record.epoch] = record.epoch, record.generation
+
+
+def _requests(account: Account) -> Iterator[str]:
+    whose: dict[str, str] = {}
+    for sent in account.sent:
+        if whose.setdefault(sent.request, sent.subject) != sent.subject:
+            yield f"{sent.request} was sent as {whose[sent.request]}'s, and again as {sent.subject}'s"
 
 
 def _sign_ins(account: Account) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from keyturn.testing import StrictServer
 from keyturn.tokens import Tokens
 from tests.processes.handles import Answer, Gone
-from tests.processes.schedules.account import Account, Arrival, Asked
+from tests.processes.schedules.account import Account, Arrival, Asked, Sent
 from tests.processes.schedules.grounds import Ground, Unread
 from tests.processes.schedules.nursery import Nursery, Nursling
 from tests.processes.schedules.steps import HOLDER, STORE_FAULTS, Schedule, Step
@@ -49,7 +49,7 @@ class Stage:
         self._everyone: dict[str, Nursling] = {}
         self._held_by: Actor | None = None
         self._before = 0
-        self._sign_ins = self._begun = 0
+        self._sign_ins = self._begun = self._gets = 0
         server.reset()
         server.configure(window=schedule.window, ttl=schedule.ttl)
         self._seed = self.signed_in(schedule.first_ttl)
@@ -107,6 +107,11 @@ class Stage:
             over(None)
         return asked
 
+    def get(self, actor: Actor, count: int) -> Asked:
+        """Have a process send requests, each of which says which it is."""
+        self._gets += 1
+        return self.ask(actor, "get", count=count, label=str(self._gets))
+
     def answered(self, actor: Actor, do: str, **what: Any) -> Answer | None:
         """Give a command and wait for the answer; None where there is none in time."""
         try:
@@ -134,6 +139,10 @@ class Stage:
     def arrivals(self) -> list[Arrival]:
         """Return the exchanges that the server has seen."""
         return [Arrival.of(seen) for seen in self.server.seen if seen.path == "/token"]
+
+    def sent(self) -> list[Sent]:
+        """Return the requests to the API that the server has seen."""
+        return [Sent.of(seen) for seen in self.server.seen if seen.query.startswith("request=")]
 
     def let_all_go(self) -> None:
         """End all that holds anybody."""
@@ -246,7 +255,7 @@ class Stage:
             self.account.breaks(f"{actor.name} complains: {actor.worker.complaints()}")
 
     def _get(self, actor: Actor, step: Step) -> None:
-        self.ask(actor, "get", count=step.how)
+        self.get(actor, cast(int, step.how))
 
     def _tokens(self, actor: Actor, step: Step) -> None:
         self.ask(actor, "get_tokens")
