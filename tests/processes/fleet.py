@@ -12,7 +12,7 @@ Whatever a worker writes to stderr fails the test, unless it was killed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
@@ -22,15 +22,15 @@ from tests.processes.settings import Settings, written
 
 
 class Yard:
-    """Where workers wait for the next test."""
+    """Where workers wait for the next test, all started with one environment, within one command."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        self._environment = environment
+    def __init__(self, environment: Mapping[str, str] | None = None, within: Sequence[str] = ()) -> None:
+        self._environment, self._within = environment, within
         self._idle: list[Started] = []
 
     def take(self) -> Started:
         """Return a worker without credentials."""
-        return self._idle.pop() if self._idle else Started(self._environment)
+        return self._idle.pop() if self._idle else Started(self._environment, self._within)
 
     def take_back(self, worker: Started) -> None:
         """Keep a worker for another test."""

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any, Unpack, cast
@@ -238,13 +238,13 @@ class Worker:
 
 
 class Started(Worker):
-    """A worker that this process has started."""
+    """A worker that this process has started; `within` is a command that runs it somewhere else."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None, within: Sequence[str] = ()) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - a file never fills up, as a pipe would
         self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, *_STRICT, "-m", "tests.processes.worker", self._log.name],
+            [*within, sys.executable, *_STRICT, "-m", "tests.processes.worker", self._log.name],
             cwd=_ROOT,
             env=os.environ | dict(environment or {}),
             stdin=subprocess.PIPE,
