@@ -58,6 +58,14 @@ class OwnRedis:
         self.end_subscriptions()
         self._server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
+    def freeze(self) -> None:
+        """Have it answer nobody, while connections stand."""
+        self._server.freeze()
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        self._server.thaw()
+
     def close(self) -> None:
         """End it for good."""
         self._server.close()
