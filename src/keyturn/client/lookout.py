@@ -27,15 +27,15 @@ from keyturn.client.grants import Grant
 from keyturn.client.record import Version
 from keyturn.client.sharing import Rules
 from keyturn.client.snapshot import Snapshot
-from keyturn.client.token_stores import Changed, Lease, shelf
+from keyturn.client.token_stores import RELEASED, Changed, Lease, shelf
 from keyturn.clocks import monotonic
 from keyturn.errors import KeyturnError, RefreshMisconfigured, SessionEnded, TokenStoreUnavailable
 from keyturn.tokens import Tokens
 
 _TRIES = 10
 _POLL, _POLL_EACH = 0.02, 0.001  # seconds: the least, and what each further waiter of this process adds
-_POLL_IF_TOLD = 0.3  # a holder that dies tells nobody
-_LOOK_AGAIN, _LOOK_AGAIN_IF_TOLD = 1.0, 30.0
+_POLL_IF_TOLD, _POLL_IF_TOLD_EACH = 0.3, 0.01  # a holder that dies tells nobody
+_LOOK_AGAIN = 1.0
 _LONGEST_CLOSING = 3.0
 
 
@@ -89,8 +89,7 @@ class Lookout:
 
     def may_look(self) -> bool:
         """Tell whether it is worth asking the store again, though nothing was heard of it."""
-        patience = _LOOK_AGAIN_IF_TOLD if self._entry.store.notifies else _LOOK_AGAIN
-        return monotonic() - self._looked_at > patience
+        return monotonic() - self._looked_at > _LOOK_AGAIN
 
     @property
     def longest(self) -> float:
@@ -118,6 +117,7 @@ class Lookout:
 
         `epoch` is what was held here; the record's ends too if it is another.
         """
+        self._watch()
         self._starts, self._ended = False, epoch
         async with self._lease_if_it_comes(may_wait=may_wait):
             for _ in range(_TRIES):
@@ -165,6 +165,8 @@ class Lookout:
         """Take note of a change: `version` is what the record has now, None if nobody knows."""
         self._changed.set()
         own = self._own()
+        if version == RELEASED:
+            return
         known = self._entry.wrote, None if own is None else (own.epoch, own.generation)
         is_news = version is None or version not in known
         if (is_news or self._sending) and not self._waits:
@@ -237,7 +239,9 @@ class Lookout:
 
     async def _pause(self) -> None:
         """Wait until something is heard of the record, or it is time to look again."""
-        wait = _POLL_IF_TOLD if self._entry.store.notifies else _POLL + _POLL_EACH * Lookout._polling
+        told = self._entry.store.notifies
+        least, each = (_POLL_IF_TOLD, _POLL_IF_TOLD_EACH) if told else (_POLL, _POLL_EACH)
+        wait = least + each * Lookout._polling
         self._waits += 1
         Lookout._polling += 1
         try:

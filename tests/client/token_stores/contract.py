@@ -21,7 +21,7 @@ import pytest
 
 from keyturn.client import loop
 from keyturn.client.record import Failure, Marker, Record, Version
-from keyturn.client.token_stores import TokenStore, new_store
+from keyturn.client.token_stores import RELEASED, TokenStore, new_store
 from keyturn.errors import RefreshMisconfigured
 from tests.client.token_stores.kit import (
     DESCRIPTORS,
@@ -585,9 +585,9 @@ class TokenStoreContract:
         hear(record.version)
         assert process.ask("lease", name=NAME, seconds=600.0) is True
         process.ask("release", name=NAME)
-        hear(None)
+        hear(RELEASED)
         on_loop(on_loop(lambda: leased(other, NAME, 600.0)).release)
-        hear(None)
+        hear(RELEASED)
         assert on_loop(lambda: opened().remove(NAME)) is True
         heard.get(timeout=WITHIN)
         assert all(on_own_loop)

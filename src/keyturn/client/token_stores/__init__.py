@@ -33,6 +33,7 @@ from keyturn.client.record import Record, Version
 from keyturn.errors import ConfigurationError, CredentialsClosed, MissingExtra
 
 Changed = Callable[[Version | None], None]
+RELEASED: Version = ("", -1)  # what is told of a lease that is free again
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,9 @@ class TokenStore(Protocol):
     def watch(self, name: str, changed: Changed) -> None:
         """Have `changed(version)` called on keyturn's loop when anybody, in any process, writes the name.
 
-        `changed(None)` says that the lease was released, or that something
-        may have been missed. No I/O here; an unreachable store is retried in
+        `changed(RELEASED)` says that its lease is free, `changed(None)` that
+        something may have been missed, or that the record is gone. A write
+        over its own version need not be told. No I/O here; an unreachable store is retried in
         the background for as long as anybody watches. One watcher may watch
         many names, and many one.
         """

@@ -28,7 +28,7 @@ import json
 from typing import Self
 
 from keyturn.client.record import Record, Version
-from keyturn.client.token_stores import Changed, Lease, Reading
+from keyturn.client.token_stores import RELEASED, Changed, Lease, Reading
 from keyturn.client.token_stores.postgres_errors import POOLED
 from keyturn.client.token_stores.postgres_link import Broken, Gone, Link, begin, kept
 from keyturn.client.token_stores.postgres_listener import Listener, payload
@@ -109,7 +109,7 @@ class PostgresLease:
             await kept(self._release(session))
 
     async def _release(self, session: Session) -> None:
-        values = {"name": self.name, "payload": payload(self.name, None)}
+        values = {"name": self.name, "payload": payload(self.name, RELEASED)}
         for statement in (_RELEASE, _UNLOCK):
             try:
                 await self._link.run(statement, values, on=session)

@@ -33,7 +33,7 @@ from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from keyturn.client.record import Record, Version
-from keyturn.client.token_stores import Changed, Lease, Reading
+from keyturn.client.token_stores import RELEASED, Changed, Lease, Reading
 from keyturn.client.token_stores.redis_connections import Connections, Script
 from keyturn.client.token_stores.redis_lease import RedisLease
 from keyturn.client.token_stores.redis_listener import Listener, message
@@ -81,7 +81,7 @@ class RedisStore:
                 return False
             owner = under.owner
         epoch, generation = ("", "") if over is None else (over[0], str(over[1]))
-        text, told = record.to_json(), message(name, record.version)
+        text, told = record.to_json(), "" if over == record.version else message(name, record.version)
         first = [epoch, generation, text, owner, "0", self._channel, told]
         again = [epoch, generation, text, owner, "1", self._channel, told]
         connections = self._open()
@@ -90,7 +90,7 @@ class RedisStore:
     async def try_lease(self, name: str, seconds: float) -> Lease | None:
         """Return the lease if nobody holds it. It ends `seconds` after the last time that it was renewed."""
         connections = self._open()
-        told = self._channel, message(name)
+        told = self._channel, message(name, RELEASED)
         lease = RedisLease(connections, self._key(name, "lease"), secrets.token_hex(16), seconds, told)
         taking = connections.begin(lease.take())
         try:

@@ -2,7 +2,7 @@
 -- KEYS: the record; the lease if one is asked for (one key can be reached while its slot moves, two may not)
 -- ARGV: the epoch and the generation written over (a generation of '' is nothing), the record,
 --       the owner of the lease ('' asks for none), '1' if it may have been written already by this very call,
---       the channel and the message for those who watch
+--       the channel and the message for those who watch ('' is none)
 -- Answers 1 if it is written, 0 if not, -1 if what is there cannot be read
 
 local function decoded(text)
@@ -31,6 +31,8 @@ if ARGV[4] ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[4] then
 end
 
 -- First, so that who may not publish learns of it before anything is written. It is seen when the script is over.
-redis.call('PUBLISH', ARGV[6], ARGV[7])
+if ARGV[7] ~= '' then
+  redis.call('PUBLISH', ARGV[6], ARGV[7])
+end
 redis.call('SET', KEYS[1], ARGV[3])
 return 1
