@@ -36,7 +36,7 @@ def test_a_schedule_is_a_function_of_its_seed(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_schedule_does_it_also_ends(kind: str) -> None:
-    ends = {"stop": {"wake", "kill"}, "hold": {"release"}, "down": {"up"}}
+    ends = {"stop": {"wake", "kill"}, "hold": {"release"}, "down": {"up"}, "freeze": {"thaw"}}
     for seed in range(500):
         steps = schedule(kind, seed, FAULTS[kind]).steps
         for i, step in enumerate(steps):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Set
 from typing import TypeVar
 
 from tests.processes.pauses import PLACES
-from tests.processes.schedules.steps import HOLDER, Schedule, Step
+from tests.processes.schedules.steps import HOLDER, MENDS, STORE_FAULTS, Schedule, Step
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class _Writer:
     def __init__(self, kind: str, seed: int, faults: Set[str]) -> None:
         self._kind, self._seed = kind, seed
         self._random = random.Random(f"{kind} {seed}")
-        self._faults = sorted(faults - {"up"})
+        self._faults = sorted(faults & STORE_FAULTS)
         self._steps: list[Step] = []
         self._window = self._one(STRICT, STRICT, LONG, LONG, SHORT)
         self._timeout = 3.0
@@ -233,9 +233,9 @@ class _Writer:
     def _strike_store(self) -> None:
         fault = self._one(*self._faults)
         self._do(fault)
-        if fault == "down":
+        if fault in MENDS:
             self._pass_by()
-            self._do("up")
+            self._do(MENDS[fault])
 
     def _pass_by(self) -> None:
         longest = 5.0 if self._window == SHORT and self._random.random() < 0.3 else 0.6

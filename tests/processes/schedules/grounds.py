@@ -21,6 +21,7 @@ from keyturn.client.token_stores import TokenStore, new_store
 from keyturn.errors import KeyturnError
 from tests.client.token_stores.kit import on_loop
 from tests.processes import servers
+from tests.processes.schedules.steps import MENDS
 from tests.processes.stores import a_prefix, a_table, connections_of, terminate
 
 Strike = Callable[[], object]
@@ -39,6 +40,7 @@ class Ground:
 
     def __post_init__(self) -> None:
         self._store: TokenStore = new_store(self.url)
+        self._answers = True
 
     @property
     def faults(self) -> frozenset[str]:
@@ -46,16 +48,20 @@ class Ground:
         return frozenset(self.strikes)
 
     def strike(self, verb: str) -> None:
-        """Have something befall it; "up" ends what does not end by itself."""
+        """Have something befall it, or end."""
+        self._answers = verb not in MENDS
         self.strikes[verb]()
 
     def mend(self) -> None:
         """End all that befell it."""
-        if "up" in self.strikes:
-            self.strikes["up"]()
+        for verb in MENDS.values():
+            if verb in self.strikes:
+                self.strike(verb)
 
     def read(self, name: str) -> Record | None:
         """Return the record of a name. Raises Unread."""
+        if not self._answers:
+            raise Unread
         try:
             return on_loop(lambda: self._store.read(name)).record
         except (KeyturnError, OSError) as error:
@@ -98,6 +104,8 @@ def _made(kind: str, address: str | None, stack: contextlib.ExitStack) -> tuple[
             "restart": own.restart,
             "down": own.stop,
             "up": own.start,
+            "freeze": own.freeze,
+            "thaw": own.thaw,
             "lose": own.forget,
         }
     if address is not None:
@@ -129,5 +137,5 @@ FAULTS = {
     "file": frozenset[str](),
     "sqlite": frozenset[str](),
     "postgresql": frozenset({"disconnect", "restart", "down", "up"}),
-    "redis": frozenset({"disconnect", "restart", "down", "up", "lose"}),
+    "redis": frozenset({"disconnect", "restart", "down", "up", "freeze", "thaw", "lose"}),
 }

@@ -14,7 +14,7 @@ from tests.processes.handles import Answer, Gone
 from tests.processes.schedules.account import Account, Arrival, Asked, Sent
 from tests.processes.schedules.grounds import Ground, Unread
 from tests.processes.schedules.nursery import Nursery, Nursling
-from tests.processes.schedules.steps import HOLDER, STORE_FAULTS, Schedule, Step
+from tests.processes.schedules.steps import HOLDER, MENDS, STORE_FAULTS, Schedule, Step
 from tests.processes.settings import Settings, written
 
 BOUND = 45.0  # seconds within which everybody has an answer
@@ -187,7 +187,7 @@ class Stage:
 
     def _carry_out(self, step: Step) -> None:
         verb = step.do
-        if verb in STORE_FAULTS or verb == "up":
+        if verb in STORE_FAULTS or verb in MENDS.values():
             self.ground.strike(verb)
         elif verb == "wait":
             time.sleep(float(cast(float, step.how)))

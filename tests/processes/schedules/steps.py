@@ -1,15 +1,18 @@
 """Steps: what can happen in a schedule, as data that a reader can follow.
 
-get, tokens          a process sends requests, asks for tokens; nobody waits for the answers
-sign_in, sign_out    a process signs in, signs out; nobody waits for it
-start, close         a process begins with the seed of old, ends in the ordinary way
-pause, caught, go_on a process is to stop itself at a place; until it does; it goes on
-kill, stop, wake     SIGKILL, SIGSTOP, SIGCONT, to a process or to whoever has sent the last exchange
-hold, arrived, release    the server holds exchanges; until one is there; it lets them go
-drop, fail, delay    the server closes the connection, answers with an error, takes its time
-expire, revoke       the server refuses all access tokens of now, ends all sessions
-disconnect, restart, down, up, lose       the store's connections, its server, its data
-wait, settle         seconds go by; until all who run have their answers
+    get, tokens          a process sends requests, asks for tokens; nobody waits for the answers
+    sign_in, sign_out    a process signs in, signs out; nobody waits for it
+    start, close         a process begins with the seed of old, ends in the ordinary way
+    pause, caught, go_on a process is to stop itself at a place; until it does; it goes on
+    kill, stop, wake     SIGKILL, SIGSTOP, SIGCONT, to a process or to whoever has sent the last exchange
+    hold, arrived, release    the server holds exchanges; until one is there; it lets them go
+    drop, fail, delay    the server closes the connection, answers with an error, takes its time
+    expire, revoke       the server refuses all access tokens of now, ends all sessions
+    disconnect, restart, lose     the connections of the store end, its server does, its data goes
+    down, up, freeze, thaw        its server is gone for a while, or answers nobody
+    wait, settle         seconds go by; until all who run have their answers
+
+What has no subject happens to the server of the tokens, or to the store.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from dataclasses import dataclass
 
 HOLDER = "the holder"
 
-STORE_FAULTS = frozenset({"disconnect", "restart", "down", "lose"})
+STORE_FAULTS = frozenset({"disconnect", "restart", "down", "freeze", "lose"})
+MENDS = {"down": "up", "freeze": "thaw"}  # what ends a fault that does not end by itself
 
 
 @dataclass(frozen=True, slots=True)
