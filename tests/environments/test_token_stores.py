@@ -1,0 +1,135 @@
+"""Credentials in a shared store, in every environment: one refresh for all processes, and a quiet end."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from keyturn.testing import StrictServer
+from tests.client.token_stores.conftest import postgres_url, redis_url
+from tests.environments import programs
+from tests.processes.stores import KINDS, a_prefix, a_table
+from tests.scenarios.program import Program, given
+from tests.waiting import WITHIN
+
+__all__ = ["postgres_url", "redis_url"]
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A new store of each kind, gone afterwards."""
+    kind: str = request.param
+    with ExitStack() as stack:
+        if kind == "postgresql":
+            yield stack.enter_context(a_table(request.getfixturevalue("postgres_url")))
+        elif kind == "redis":
+            yield stack.enter_context(a_prefix(request.getfixturevalue("redis_url")))
+        else:
+            yield f"file://{tmp_path}/tokens" if kind == "file" else f"sqlite:///{tmp_path}/tokens.db"
+
+
+def started(
+    server: StrictServer, program: str, store: str, count: int = 2, **more: object
+) -> list[Program]:
+    """Start programs that share a name in a store."""
+    what = given(server, server.sign_in(ttl=-1.0), store=store, name=f"alice-{uuid.uuid4().hex[:8]}", **more)
+    return [Program(program, what, package=programs.NAME) for _ in range(count)]
+
+
+ENVIRONMENTS = {
+    "threads": {"runs": "threads"},
+    "gevent": {"runs": "gevent"},
+    "gevent, patched late": {"runs": "gevent_late"},
+    "asyncio.run": {"runs": "asyncio"},
+    "uvloop": {"runs": "uvloop"},
+    "trio": {"runs": "trio"},
+    "freezegun": {"runs": "threads", "clock": "freezegun"},
+    "time-machine": {"runs": "asyncio", "clock": "time_machine"},
+}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_two_processes_share_each_refresh_and_end_quietly_with_everything_open(
+    strict_server: StrictServer, store: str, environment: str
+) -> None:
+    what = {"clock": "real"} | ENVIRONMENTS[environment]
+    pytest.importorskip(what["runs"].partition("_")[0]) if "gevent" in what["runs"] else None
+    with ExitStack() as stack:
+        both = [stack.enter_context(one) for one in started(strict_server, "sharing", store, **what)]
+        assert [one.line() for one in both] == ["ready"] * 2
+        strict_server.hold_refresh()
+        for one in both:
+            one.tell()
+        strict_server.wait_for(WITHIN, refreshes=1)
+        strict_server.release()
+        assert [one.line() for one in both] == ["200"] * 2, "at first use"
+        assert strict_server.stats.refreshes == 1
+
+        for refreshes, order in ((2, both), (3, both[::-1])):
+            strict_server.expire()
+            for one in order:
+                one.tell()
+                assert one.line() == "200"
+            assert strict_server.stats.refreshes == refreshes, "whoever is first refreshes for both"
+
+        for one in both:
+            one.tell("end")
+            assert (one.lines(), *one.end()) == ([], 0, "")
+    stats = strict_server.stats
+    assert (stats.refreshes, stats.rotations, stats.reuses) == (3, 3, 0)
+
+
+# Processes that come from each other
+
+
+def sockets(program: Program) -> set[str]:
+    """Return which sockets a program has open."""
+    there = Path(f"/proc/{program._process.pid}/fd")
+    links = set()
+    for one in there.iterdir():
+        with suppress(OSError):
+            links.add(str(one.readlink()))
+    return {link for link in links if link.startswith("socket:")}
+
+
+@pytest.mark.parametrize("method", ["fork", "os.fork"])
+@pytest.mark.parametrize("first_use", ["before", "after"])
+def test_forked_processes_each_refresh_in_their_turn_and_the_parents_connections_outlive_them(
+    strict_server: StrictServer, store: str, method: str, first_use: str
+) -> None:
+    def turn(process: str, refreshes: int) -> None:
+        """Have one process refresh, and see that all others are given what it bought."""
+        strict_server.expire()
+        assert ask(f"{process} crowd") == "200", process
+        assert strict_server.stats.refreshes == refreshes, process
+
+    with started(strict_server, "relatives", store, 1, method=method)[0] as program:
+
+        def ask(what: str) -> str:
+            program.tell(what)
+            return program.line()
+
+        if first_use == "before":
+            assert ask("parent crowd") == "200"
+            used = sockets(program)
+        assert ask("parent.child fork") == ask("parent.child.grandchild fork") == ask("parent.second fork") == "forked"
+        everyone = ["parent", "parent.child", "parent.child.grandchild", "parent.second"]
+        for refreshes, process in enumerate([*everyone[::-1], *everyone], 1 + (first_use == "before")):
+            turn(process, refreshes)
+        for process in everyone:
+            assert ask(f"{process} request") == "200"
+        if first_use == "before" and store.startswith(("postgresql", "redis")):
+            assert used and used <= sockets(program)
+        used = sockets(program)
+
+        assert ask("parent.child.grandchild end") == ask("parent.child end") == ask("parent.second end") == "0"
+        assert used <= sockets(program), "the parent's connections outlive its children"
+        turn("parent", refreshes + 1)
+        program.tell("parent end")
+        assert (program.lines(), *program.end()) == ([], 0, "")
+    stats = strict_server.stats
+    assert (stats.refreshes, stats.rotations, stats.reuses) == (refreshes + 1, refreshes + 1, 0)
