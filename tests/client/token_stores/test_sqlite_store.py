@@ -678,13 +678,14 @@ def test_a_fork_in_the_middle_of_a_write_waits_for_its_end_and_harms_neither(
 @needs_fork
 def test_a_child_that_was_forked_past_python_refuses_to_write_what_could_be_lost(path: Path) -> None:
     program = (
-        "import ctypes, os, sys\n"
+        "import _imp, ctypes, os, sys\n"
         "from pathlib import Path\n"
         "from keyturn.client.token_stores.sqlite import SQLiteStore\n"
         "from keyturn.errors import RefreshMisconfigured\n"
         "from tests.client.token_stores.kit import a_record, on_loop\n"
         "store = SQLiteStore(Path(sys.argv[1]))\n"
         "on_loop(lambda: store.write('a', a_record('a'), over=None))\n"
+        "_imp.acquire_lock()\n"  # which PyOS_AfterFork_Child gives up
         "child = ctypes.PyDLL(None).fork()\n"
         "if child == 0:\n"
         "    ctypes.pythonapi.PyOS_AfterFork_Child()\n"
@@ -696,6 +697,7 @@ def test_a_child_that_was_forked_past_python_refuses_to_write_what_could_be_lost
         "        else:\n"
         "            os._exit(1)\n"
         "    os._exit(0)\n"
+        "_imp.release_lock()\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
         "assert on_loop(lambda: store.write('a', a_record('a', generation=1), over=('epoch-1', 0)))\n"
     )
