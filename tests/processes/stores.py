@@ -87,9 +87,13 @@ class Shared:
         """Tell whether a lease ends although its holder lives."""
         return self.kind in TIMED
 
+    def found(self) -> Record | None:
+        """Return the record as it lies in the store, None where there is none."""
+        return self._with_store(lambda store: store.read(self.name)).record
+
     def record(self) -> Record:
         """Return the record as it lies in the store."""
-        record = self._with_store(lambda store: store.read(self.name)).record
+        record = self.found()
         assert record is not None, "there is no record"
         return record
 

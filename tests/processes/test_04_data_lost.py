@@ -91,8 +91,8 @@ def test_a_process_that_missed_the_last_refresh_is_given_what_the_others_have(
     assert shared.record().generation == 1
 
 
-@pytest.mark.parametrize("window", [0.0, 8.0], ids=["no window", "a window"])
-def test_data_lost_while_the_exchange_is_on_its_way_has_nobody_send_the_same_token(
+@pytest.mark.parametrize("window", [0.0, 20.0], ids=["no window", "a window"])
+def test_data_lost_while_the_exchange_is_on_its_way_has_nobody_send_the_same_token_unasked(
     strict_server: StrictServer, fleet: Fleet, shared: Shared, loss: Loss, window: float
 ) -> None:
     strict_server.configure(window=window)
@@ -108,15 +108,41 @@ def test_data_lost_while_the_exchange_is_on_its_way_has_nobody_send_the_same_tok
         other.saw("Waiting", 10)
 
     loss.happens(shared.name)
+    until(lambda: is_marked(shared))
+    if shared.lease_is_timed and not window:
+        assert together(waiting) == {"OutcomeUnknown": 20}, "the lease is lost, the marker is not"
     strict_server.release()
 
     assert asked.outcomes == {"200": 10}
-    assert set(together(waiting)) <= ({"200"} if window else {"200", "OutcomeUnknown"})
+    if not shared.lease_is_timed or window:
+        assert together(waiting) == {"200": 20}
     for worker in (holder, *others):
         until(lambda worker=worker: worker.get(1).outcomes == {"200": 1})  # type: ignore[misc]
     stats = strict_server.stats
     assert (stats.rotations, stats.reuses, stats.sessions_live) == (1, 0, 1)
     assert stats.refreshes == 1 or window
+    assert shared.record().generation == 1
+
+
+def test_a_pair_that_was_bought_before_the_loss_is_saved_after_it(
+    strict_server: StrictServer, fleet: Fleet, shared: Shared, loss: Loss
+) -> None:
+    holder, other = fleet.crew(2, tokens=strict_server.sign_in())
+    for worker in (holder, other):
+        assert worker.get(1).outcomes == {"200": 1}
+    strict_server.expire()
+    holder.pause("saving")
+    asked = holder.get(10)
+    holder.paused()
+
+    loss.happens(shared.name)
+    holder.go_on()
+
+    assert asked.outcomes == {"200": 10}
+    until(lambda: other.get(10).outcomes == {"200": 10})
+    stats = strict_server.stats
+    assert (stats.refreshes, stats.reuses, stats.sessions_live) == (1, 0, 1)
+    assert shared.record().generation == 1
 
 
 def test_a_sign_out_outlives_its_tombstone(
@@ -149,6 +175,12 @@ def crew_of_which_half_is_stale(
     current[0].ok("renew")
     until(lambda: current[1].do("tokens")["generation"] == 1)
     return current, stale
+
+
+def is_marked(shared: Shared) -> bool:
+    """Tell whether the store knows of an exchange."""
+    record = shared.found()
+    return record is not None and record.marker is not None
 
 
 def removed(url: str, name: str) -> None:
