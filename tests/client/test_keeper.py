@@ -286,7 +286,7 @@ def test_an_expired_pair_that_others_saved_is_no_answer_to_who_waits_for_the_fir
     seen = place.on_loop(lambda store: store.read("alice")).record
     expired = Snapshot.of(keyturn.Tokens("old", "r", now() - 1.0), seen.epoch, 0, now())
 
-    here.learn(expired)
+    here.learn(expired, None)
 
     assert here.tokens is None
     assert here.get_tokens().generation == 1

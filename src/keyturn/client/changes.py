@@ -8,6 +8,8 @@ a lesson        another process did one of these, and the store says so
 
 from __future__ import annotations
 
+from typing import Literal
+
 from keyturn.client import events
 from keyturn.client.flight import Flight
 from keyturn.client.snapshot import Snapshot
@@ -74,26 +76,33 @@ class Changes(State):
         self.departures.superseded(current)
         self._trouble = Trouble()
 
-    def learn(self, found: Snapshot | SessionEnded) -> None:
-        """Take over what the store holds, where it is news."""
+    def learn(self, found: Snapshot | SessionEnded, held: Snapshot | None) -> bool:
+        """Take over what the store holds, where it is news.
+
+        False, and nothing is done, if `held` is no longer what is held: what
+        was found may be older than what has changed that.
+        """
         if isinstance(found, SessionEnded):
             if self._current is not None and not self._closing:
-                self.begin_epoch(None, found)
-            return
+                self.begin_epoch(None, found, instead_of=held)
+            return self.tokens is None or self._closing
         with self._lock:
             current = self._current
             if self._closing:
-                return
+                return True
+            if self.tokens is not held:
+                return False
             goes_on = current is not None and (current.is_awaited or current.epoch == found.epoch)
             if current is not None and goes_on:
                 if found.left(self._clock()) <= 0:
-                    return  # nobody is to be given it: the next flight buys what follows
+                    return True  # nobody is to be given it: the next flight buys what follows
                 if self._learnt(current, found) is not found:
-                    return
+                    return True
         if goes_on:
             self.announce(events.Adopted, found)
-        else:
-            self.begin_epoch(found, SessionEnded(REPLACED, reason="replaced"))
+            return True
+        self.begin_epoch(found, SessionEnded(REPLACED, reason="replaced"), instead_of=held)
+        return self._current is found or self._closing
 
     def signed_in(self, first: Snapshot) -> None:
         """Begin an epoch, unless the store has told us of it before whoever began it could."""
@@ -123,19 +132,30 @@ class Changes(State):
         return True
 
     def begin_epoch(
-        self, first: Snapshot | None, absence: KeyturnError
+        self,
+        first: Snapshot | None,
+        absence: KeyturnError,
+        *,
+        instead_of: Snapshot | Literal["whatever"] | None = "whatever",
+        leaves: bool = False,
     ) -> tuple[Snapshot | None, Flight | None]:
         """Swap everything for `first`, or for nothing; `absence` is what whoever waited is told.
 
-        Return the tokens that were, and the flight that was renewing them.
+        With `instead_of`, only where that is what is held. `leaves` says that
+        somebody signs out here. Return the tokens that were, and the flight
+        that was renewing them.
         """
         with self._lock:
+            if instead_of != "whatever" and self.tokens is not instead_of:
+                return None, None
             if isinstance(self._absence, CredentialsClosed):
                 if first is not None:
                     raise self._absence.again()
                 return None, None
             old, self._current, self._absence = self._current, first, absence
             flight, self._flight = self._flight, None
+            if leaves and self._keeper is not None:
+                self._keeper.leaves(None if old is None or old.is_awaited else old.epoch)
             self._forked = self._forked and first is None
             self._trouble = Trouble()
         if flight is not None:

@@ -226,7 +226,8 @@ class Credentials(Traffic, Closing):
             revocation.raise_for_store()
 
     def _signing_out(self) -> Revocation | None:
-        old, flight = self.begin_epoch(None, SessionEnded("signed out: sign in again", reason="signed_out"))
+        over = SessionEnded("signed out: sign in again", reason="signed_out")
+        old, flight = self.begin_epoch(None, over, leaves=True)
         keeper, given = self._keeper, self._grant
         grant = given if isinstance(given, Revoking) and given.revokes else None
         nothing_to_revoke = grant is None or (old is None and flight is None)

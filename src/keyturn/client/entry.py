@@ -57,10 +57,6 @@ class Seen:
         """Return the record's marker, None where there is none."""
         return None if self.record is None else self.record.marker
 
-    def in_store_time(self, moment: float | None) -> float | None:
-        """Return a moment of this process's clock as the store's shows it."""
-        return None if moment is None else moment - self.own_now + self.store_now
-
 
 class Entry:
     """One name in the store that a URL names."""
@@ -111,7 +107,7 @@ class Entry:
             began_at=before.began_at if before is not None and goes_on else now,
             saved_at=now,
             sealed=self._sealing.seal(self.name, tokens.epoch, tokens),
-            expires_at=seen.in_store_time(tokens.expires_at),
+            expires_at=None if tokens.expires_at is None else tokens.expires_at - self.clock() + now,
             lifetime=tokens.lifetime,
             seed=seed or (None if before is None else before.seed),
         )
@@ -165,13 +161,16 @@ class Entry:
         await self._write(noted, seen, lease)
 
     async def _write(self, record: Record, seen: Seen, lease: Lease | None = None) -> bool:
-        self.wrote = record.version
-        return await self.store.write(self.name, record, over=seen.version, under=lease)
+        self.wrote = record.version  # before it is told of
+        written = await self.store.write(self.name, record, over=seen.version, under=lease)
+        if not written:
+            self.wrote = None  # another's, if it is there
+        return written
 
 
 def is_behind(record: Record, own: Snapshot) -> bool:
-    """Tell whether a record is of the same sign-in as `own`, and older."""
-    return record.epoch == own.epoch and record.generation < own.generation
+    """Tell whether a record is of the same sign-in as `own`, and older; a tombstone never is."""
+    return record.ended is None and record.epoch == own.epoch and record.generation < own.generation
 
 
 def over(record: Record) -> SessionEnded:

@@ -59,7 +59,7 @@ class Keeper(Saver):
 
     async def look(self) -> None:
         """Do as any lookout, but not while the seed is to take the place of what it would find."""
-        if not (self._starts and self._reseed):
+        if not (self._starts and (self._reseed or self._signs_in)):
             await super().look()
 
     # A flight
@@ -122,7 +122,7 @@ class Keeper(Saver):
     def _newer(self, seen: Seen, carried: Snapshot) -> Snapshot | None:
         """Return what was seen if it can take the place of what is carried. Raises SessionEnded."""
         record = seen.record
-        if record is None or record.epoch == self._ended:
+        if record is None or self._is_left(seen) or is_behind(record, carried):
             return None
         if self._starts and (self._reseed or (self._signs_in and record.ended)):
             return None
@@ -177,8 +177,8 @@ class Keeper(Saver):
         for _ in range(_TRIES):
             seen, own = await self._read(), self._own()
             record = seen.record
-            if record is not None and not record.ended and record.epoch == self._ended:
-                await self._entry.bury("signed_out", seen)
+            if self._is_left(seen):
+                await self._bury(seen)
             elif own is not None and record is None:
                 if self._rules.rotates and not self._entry.store.notifies and not flight.insists:
                     raise OutcomeUnknown(

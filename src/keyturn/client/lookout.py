@@ -24,19 +24,25 @@ from keyturn.client import events, loop
 from keyturn.client.entry import Entry, Seen, is_behind, over
 from keyturn.client.errand import Errand, unforeseen
 from keyturn.client.grants import Grant
+from keyturn.client.place import LONGEST_CLOSING, Place
 from keyturn.client.record import Version
 from keyturn.client.sharing import Rules
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import RELEASED, Changed, Lease, shelf
 from keyturn.clocks import monotonic
-from keyturn.errors import KeyturnError, RefreshMisconfigured, SessionEnded, TokenStoreUnavailable
+from keyturn.errors import (
+    CredentialsClosed,
+    KeyturnError,
+    RefreshMisconfigured,
+    SessionEnded,
+    TokenStoreUnavailable,
+)
 from keyturn.tokens import Tokens
 
 _TRIES = 10
 _POLL, _POLL_EACH = 0.02, 0.001  # seconds: the least, and what each further waiter of this process adds
 _POLL_IF_TOLD, _POLL_IF_TOLD_EACH = 0.3, 0.01  # a holder that dies tells nobody
 _LOOK_AGAIN = 1.0
-_LONGEST_CLOSING = 3.0
 
 
 class Holder(Protocol):
@@ -47,8 +53,8 @@ class Holder(Protocol):
         """Return what is held."""
         ...
 
-    def learn(self, found: Snapshot | SessionEnded) -> None:
-        """Take over what the store holds."""
+    def learn(self, found: Snapshot | SessionEnded, held: Snapshot | None) -> bool:
+        """Take over what the store holds; False, and nothing done, if `held` is no longer what is held."""
         ...
 
     def signed_in(self, first: Snapshot) -> None:
@@ -67,13 +73,14 @@ class Lookout:
 
     def __init__(self, entry: Entry, grant: Grant, holder: Holder) -> None:
         self._entry, self._grant = entry, grant
-        self._place = _Place(entry)
+        self._place = Place(entry)
         self._leave = weakref.finalize(self, self._place.leave)
         self._leave.atexit = False
         self._holder = weakref.ref(holder)
         self._rules = Rules(grant.rotates, grant.replay_window)
         self._starts = True  # nothing was found out about this name yet, and nobody has signed in or out here
         self._ended: str | None = None  # the epoch that somebody signed out of here; it never comes back
+        self._untold: float | None = None  # when that was, until the store has been told
         self._looked_at = -math.inf
         self.reset_after_fork()
 
@@ -94,40 +101,60 @@ class Lookout:
     @property
     def longest(self) -> float:
         """Return for how many seconds a sign-in or a sign-out can take, where the store answers."""
-        return self._grant.timeout + self._grant.replay_window + _LONGEST_CLOSING
+        return self._grant.timeout + self._grant.replay_window + LONGEST_CLOSING
 
     # People
 
     async def sign_in(self, first: Snapshot, *, may_wait: bool) -> None:
         """Begin the epoch of `first`, for everyone."""
+        if not self._leave.alive:
+            raise CredentialsClosed("these credentials are closed")
         self._watch()
-        async with self._lease_if_it_comes(may_wait=may_wait):
+        async with self._place.open(), self._lease_if_it_comes(may_wait=may_wait):
             for _ in range(_TRIES):
                 if await self._entry.save(first, await self._read(opened=False)):
-                    self._starts = False
                     break
             else:
                 raise TokenStoreUnavailable("the token store's record changes faster than it can be written")
-        holder = self._holder()
-        if holder is not None:
-            holder.signed_in(first)
+            self._starts, self._untold = False, None
+            holder = self._holder()
+            if holder is not None:  # before anybody else has the lease, and the next word
+                holder.signed_in(first)
+
+    def leaves(self, epoch: str | None) -> None:
+        """Know that somebody signs out here, where `epoch` was held; may be called from any thread."""
+        self._starts, self._ended, self._untold = False, epoch, monotonic()
 
     async def end(self, epoch: str | None, *, may_wait: bool) -> Tokens | None:
-        """Leave a tombstone, for everyone; return the tokens that were there.
+        """Leave a tombstone, for everyone, after `leaves(epoch)`; return the tokens that were there.
 
-        `epoch` is what was held here; the record's ends too if it is another.
+        The record's epoch ends if it began before that, whether it was held here or not.
         """
         self._watch()
-        self._starts, self._ended = False, epoch
-        async with self._lease_if_it_comes(may_wait=may_wait):
+        async with self._place.open(), self._lease_if_it_comes(may_wait=may_wait):
             for _ in range(_TRIES):
                 seen = await self._seen_or_sealed()
-                self._ended = epoch if seen.record is None else seen.record.epoch
-                if seen.record is not None and seen.record.ended is not None:
+                if seen.record is not None and not self._is_left(seen):
+                    self._untold = None
                     return None
-                if await self._entry.bury("signed_out", seen, held=epoch):
+                if await self._bury(seen, epoch):
                     return seen.tokens
         raise TokenStoreUnavailable("the token store's record changes faster than it can be written")
+
+    def _is_left(self, seen: Seen) -> bool:
+        """Tell whether the record holds what somebody signed out of here."""
+        record, since = seen.record, self._untold
+        if record is None or record.ended is not None:
+            return False
+        is_older = since is not None and record.began_at <= seen.now() - (monotonic() - since)
+        return is_older or record.epoch == self._ended
+
+    async def _bury(self, seen: Seen, held: str | None = None) -> bool:
+        """Write the tombstone of a sign-out over what was seen; tell whether that was still there."""
+        if not await self._entry.bury("signed_out", seen, held=held):
+            return False
+        self._ended, self._untold = held if seen.record is None else seen.record.epoch, None
+        return True
 
     async def _seen_or_sealed(self) -> Seen:
         try:
@@ -157,7 +184,7 @@ class Lookout:
 
     def _watch(self) -> None:
         """Have changes told, from the first use on."""
-        if self._place.watched is None:
+        if self._place.watched is None and self._leave.alive:
             self._place.watched = _weakly(self)
             self._entry.store.watch(self._entry.name, self._place.watched)
 
@@ -201,10 +228,13 @@ class Lookout:
             events.logger.warning("keyturn: %s: %s", self._entry.name, unforeseen(error))
 
     async def _is_agreed(self) -> bool:
+        own = self._own()
         seen = await self._read()
-        record, own, holder = seen.record, self._own(), self._holder()
-        if record is not None and record.ended is None and record.epoch == self._ended:
-            return await self._entry.bury("signed_out", seen)
+        record, holder = seen.record, self._holder()
+        if self._own() is not own:
+            return False  # and what was read may be older
+        if self._is_left(seen):
+            return await self._bury(seen)
         sending = self._sending
         if sending is not None and (
             record is None or (seen.version == sending.version and not record.marker)
@@ -213,7 +243,7 @@ class Lookout:
         if own is not None and (record is None or is_behind(record, own)):
             return await self._entry.save(own, seen)
         if record is not None and holder is not None:
-            holder.learn(over(record) if seen.tokens is None else seen.tokens)
+            return holder.learn(over(record) if seen.tokens is None else seen.tokens, own)
         return True
 
     async def _read(self, *, opened: bool = True) -> Seen:
@@ -264,31 +294,6 @@ class Lookout:
         finally:
             if lease is not None:
                 await asyncio.shield(lease.release())
-
-
-class _Place:
-    """What one user of a store has to give back, whether he closes or is forgotten."""
-
-    def __init__(self, entry: Entry) -> None:
-        shelf.take(entry.url)
-        self._url, self._name = entry.url, entry.name
-        self.watched: Changed | None = None
-
-    def leave(self) -> Errand[None] | None:
-        """Give it back. May be called by the garbage collector: takes no lock, and waits for nothing."""
-        if not loop.is_started():
-            return None
-        leaving = Errand(self.give_back, longest=_LONGEST_CLOSING)
-        leaving.take_off()
-        return leaving
-
-    async def give_back(self) -> None:
-        """Give it back, and close the store where this was its last user."""
-        if self.watched is not None:
-            shelf[self._url].unwatch(self._name, self.watched)
-        store = shelf.put_back(self._url)
-        if store is not None:
-            await store.aclose()
 
 
 _giving_back: set[asyncio.Task[None]] = set()

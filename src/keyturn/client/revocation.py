@@ -13,6 +13,7 @@ import contextvars
 from collections.abc import Awaitable, Callable
 
 from keyturn.client import events, loop
+from keyturn.client.errand import unforeseen
 from keyturn.client.flight import Flight, aboard
 from keyturn.client.gate import Gate
 from keyturn.client.grants.grant import Revoking
@@ -107,7 +108,9 @@ class Revocation:
             return await bury()
         except KeyturnError as error:
             self._error = error
-            return None
+        except Exception as error:  # noqa: BLE001 - a driver raises what it likes
+            self._error = unforeseen(error)
+        return None
 
     def _prefix(self) -> str:
         return "" if self._name is None else f"{self._name} "
