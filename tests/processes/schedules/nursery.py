@@ -157,8 +157,8 @@ def _main(path: str, directory: str, kind: str) -> None:
     os.close(0)  # whose end is the nursery's alone
     os.open(os.devnull, os.O_RDONLY)
     log_to(f"{directory}/{os.getpid()}.log")
-    with connection:
-        Worker(Channel(connection.fileno(), connection.fileno())).obey()
+    descriptor = connection.detach()  # which the last answers are still written to when this thread ends
+    Worker(Channel(descriptor, descriptor)).obey()
 
 
 def _warm_up(kind: str, directory: str) -> None:
