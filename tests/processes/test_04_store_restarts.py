@@ -9,6 +9,7 @@ import pytest
 from keyturn.testing import StrictServer
 from tests.processes.fleet import Fleet, together
 from tests.processes.handles import Started, Worker
+from tests.processes.proxy import Proxy
 from tests.processes.servers import OwnPostgres, OwnRedis
 from tests.processes.settings import written
 from tests.processes.stores import NOTIFYING, Shared
@@ -106,6 +107,26 @@ def test_who_is_patient_is_answered_when_the_store_is_back(
     assert together(asked) == {"200": 30}
     stats = strict_server.stats
     assert (stats.refreshes, stats.reuses) == (1, 0)
+
+
+def test_a_refresh_while_the_store_hangs_is_not_sent_and_says_so(
+    strict_server: StrictServer, fleet: Fleet, server: OwnRedis | OwnPostgres
+) -> None:
+    with Proxy(server.url) as wire:
+        crew = fleet.crew(2, tokens=strict_server.sign_in(), store=wire.url, retry_for=SOON)
+        warm(crew)
+        wire.hold()
+        assert together([worker.get(10) for worker in crew]) == {"200": 20}
+        strict_server.expire()
+
+        assert together([worker.get(10) for worker in crew]) == {"TokenStoreUnavailable": 20}
+        assert strict_server.stats.refreshes == 0
+        wire.let_go()
+
+        for worker in crew:
+            until(lambda worker=worker: worker.get(10).outcomes == {"200": 10})  # type: ignore[misc]
+        stats = strict_server.stats
+        assert (stats.refreshes, stats.reuses) == (1, 0)
 
 
 @A_WINDOW
