@@ -83,6 +83,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) == sqlite3.SQLITE_BUSY
 
 
+def is_read_only(error: sqlite3.Error) -> bool:
+    """Tell whether the file was read-only when it was opened, by whichever connection of this process."""
+    return _code(error) == sqlite3.SQLITE_READONLY
+
+
 def meaning(error: sqlite3.Error, path: Path) -> RefreshMisconfigured | TokenStoreUnavailable:
     """Return what an error of SQLite's means: whether it may pass."""
     name = getattr(error, "sqlite_errorname", type(error).__name__)

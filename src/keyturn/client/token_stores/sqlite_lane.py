@@ -102,6 +102,8 @@ class Lane:
                 with self._using:
                     return self._try_to_transact(jobs)
             except sqlite3.Error as error:
+                if sqlite_file.is_read_only(error):
+                    self._close_all()
                 if not sqlite_file.is_busy(error) or monotonic() > ends:
                     raise sqlite_file.meaning(error, self._path) from None
             time.sleep(random.uniform(0.001, 0.005))  # noqa: S311 - not in SQLite, where a fork would wait too
@@ -141,6 +143,12 @@ class Lane:
     def _close_in_turn(self) -> None:
         with self._using:
             self._close()
+
+    def _close_all(self) -> None:
+        """Close all connections to the file, which share what the first found: that it is read-only."""
+        for lane in list(_lanes):
+            if lane._path == self._path and lane.hold():
+                lane.let_go()
 
     # Around a fork
 
