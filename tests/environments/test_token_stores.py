@@ -32,9 +32,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield f"file://{tmp_path}/tokens" if kind == "file" else f"sqlite:///{tmp_path}/tokens.db"
 
 
-def started(
-    server: StrictServer, program: str, store: str, count: int = 2, **more: object
-) -> list[Program]:
+def started(server: StrictServer, program: str, store: str, count: int = 2, **more: object) -> list[Program]:
     """Start programs that share a name in a store."""
     what = given(server, server.sign_in(ttl=-1.0), store=store, name=f"alice-{uuid.uuid4().hex[:8]}", **more)
     return [Program(program, what, package=programs.NAME) for _ in range(count)]
@@ -101,35 +99,70 @@ def sockets(program: Program) -> set[str]:
 def test_forked_processes_each_refresh_in_their_turn_and_the_parents_connections_outlive_them(
     strict_server: StrictServer, store: str, method: str, first_use: str
 ) -> None:
-    def turn(process: str, refreshes: int) -> None:
-        """Have one process refresh, and see that all others are given what it bought."""
-        strict_server.expire()
-        assert ask(f"{process} crowd") == "200", process
-        assert strict_server.stats.refreshes == refreshes, process
-
+    children = ["parent.child", "parent.child.grandchild", "parent.second"]
     with started(strict_server, "relatives", store, 1, method=method)[0] as program:
 
-        def ask(what: str) -> str:
-            program.tell(what)
+        def ask(process: str, what: str) -> str:
+            program.tell(f"{process} {what}")
             return program.line()
 
         if first_use == "before":
-            assert ask("parent crowd") == "200"
-            used = sockets(program)
-        assert ask("parent.child fork") == ask("parent.child.grandchild fork") == ask("parent.second fork") == "forked"
-        everyone = ["parent", "parent.child", "parent.child.grandchild", "parent.second"]
-        for refreshes, process in enumerate([*everyone[::-1], *everyone], 1 + (first_use == "before")):
-            turn(process, refreshes)
-        for process in everyone:
-            assert ask(f"{process} request") == "200"
-        if first_use == "before" and store.startswith(("postgresql", "redis")):
-            assert used and used <= sockets(program)
+            assert ask("parent", "crowd") == "200"
+        for process in children:
+            assert ask(process, "fork") == "forked"
+        for refreshes, process in enumerate([*children[::-1], "parent"], 1 + (first_use == "before")):
+            strict_server.expire()
+            assert ask(process, "crowd") == "200", process
+            assert strict_server.stats.refreshes == refreshes, f"it is the turn of {process}"
+            for other in ["parent", *children]:
+                assert ask(other, "request") == "200", other
         used = sockets(program)
 
-        assert ask("parent.child.grandchild end") == ask("parent.child end") == ask("parent.second end") == "0"
-        assert used <= sockets(program), "the parent's connections outlive its children"
-        turn("parent", refreshes + 1)
+        for process in children[::-1]:
+            assert ask(process, "end") == "0"
+        assert len(used - sockets(program)) == 2, "the pipes to its children; its connections outlive them"
+        strict_server.expire()
+        assert ask("parent", "crowd") == "200"
         program.tell("parent end")
         assert (program.lines(), *program.end()) == ([], 0, "")
     stats = strict_server.stats
     assert (stats.refreshes, stats.rotations, stats.reuses) == (refreshes + 1, refreshes + 1, 0)
+
+
+# The end of a program
+
+PROMPTLY = 20.0  # seconds, on a busy machine: far less than the exchange that is held may take
+LEFT = ["leaving", "the interpreter goes on with its exit"]
+ENDS = {
+    "while_threads_wait": (0, LEFT),
+    "by_exit_in_a_thread": (0, LEFT),
+    "by_os_exit": (4, []),
+    "by_sigterm": (-15, []),
+    "by_ctrl_c": (130, ["interrupted", *LEFT]),
+}
+
+
+@pytest.mark.parametrize("way", ENDS)
+def test_a_process_that_ends_while_it_waits_for_another_one_does_so_at_once_and_quietly(
+    strict_server: StrictServer, store: str, way: str
+) -> None:
+    what = given(
+        strict_server, strict_server.sign_in(ttl=-1.0), store=store, name=f"alice-{uuid.uuid4().hex}"
+    )
+    first = what | {"way": "fall_off_the_end"}
+    with Program("leaving_store", first, package=programs.NAME) as holder:
+        strict_server.hold_refresh("after")
+        strict_server.wait_for(WITHIN, rotations=1)
+        with Program("leaving_store", what | {"way": way}, package=programs.NAME) as program:
+            assert program.line() == "ready"
+            if way != "by_ctrl_c":
+                program.tell()
+            assert program.ends_after() < PROMPTLY
+            code, said = ENDS[way]
+            assert (program.lines(), *program.end()) == (said, code, "")
+        strict_server.release()
+        assert sorted(holder.line() for _ in range(3)) == ["1", "event: Refreshed", "ready"]
+        holder.tell()
+        assert (holder.lines(), *holder.end()) == (LEFT, 0, "")
+    stats = strict_server.stats
+    assert (stats.refreshes, stats.reuses) == (1, 0)
