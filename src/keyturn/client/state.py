@@ -181,6 +181,8 @@ class State(abc.ABC):
 
     def _current_of(self, snapshot: Snapshot) -> Snapshot:
         current = self._signed_in()
+        if current.is_awaited and type(self._absence) is not NotSignedIn:
+            raise self._absence.again()  # somebody may have signed in by now, but not to that epoch
         if current.epoch != snapshot.epoch:
             raise SessionEnded(REPLACED, reason="replaced", epoch=snapshot.epoch)
         return current

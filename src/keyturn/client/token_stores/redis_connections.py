@@ -44,7 +44,8 @@ from keyturn.client.token_stores.redis_url import Address, Host
 from keyturn.errors import TokenStoreUnavailable
 
 T = TypeVar("T")
-_ATTEMPT = 2.5  # seconds that one attempt may take, whatever it waits for
+_ATTEMPT = 2.5  # seconds that one attempt may take once it is its turn
+_QUEUE = 15.0  # seconds, until it is: a thousand credentials of a process may refresh at once
 _CONNECT = 1.0  # less, so that a second host can be asked in one attempt
 _ANSWER = 2.0
 _AT_ONCE = 16  # commands under way, to one node or to many
@@ -199,7 +200,8 @@ class Connections:
             one.forget()
 
     async def _attempt(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
-        async with asyncio.timeout(_ATTEMPT), self._turns:
+        async with asyncio.timeout(_QUEUE) as queueing, self._turns:
+            queueing.reschedule(asyncio.get_running_loop().time() + _ATTEMPT)
             client: Any = await self._client()
             rest = (len(keys), *keys, *arguments)
             try:
