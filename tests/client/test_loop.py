@@ -123,6 +123,8 @@ def test_what_is_called_or_launched_sees_nothing_of_the_callers_context() -> Non
     seen: list[str] = []
 
     class Nothing:
+        longest = 0.0
+
         def settle(self, timeout: float | None = None) -> bool:
             return True
 

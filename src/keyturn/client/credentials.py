@@ -29,7 +29,7 @@ from keyturn.client.snapshot import Snapshot
 from keyturn.client.state import REPLACED
 from keyturn.client.token_stores import MEMORY, check_shared
 from keyturn.client.traffic import Traffic
-from keyturn.clocks import now
+from keyturn.clocks import monotonic, now
 from keyturn.errors import ConfigurationError, CredentialsClosed, SessionEnded
 from keyturn.tokens import Tokens
 
@@ -145,11 +145,19 @@ class Credentials(Traffic, Closing):
         taken at its word. Raises NotSignedIn, SessionEnded, or a RefreshError
         where the tokens at hand have expired; RefreshTimeout after `timeout`.
         """
-        return self.ticket(min_ttl).wait(timeout)
+        began, ticket = monotonic(), self.ticket(min_ttl)
+        found = ticket.wait(timeout)
+        if min_ttl is None or not ticket.is_looked_up:
+            return found
+        return self.ticket(min_ttl).wait(_left(timeout, began))
 
     async def aget_tokens(self, min_ttl: timedelta | None = None, timeout: float | None = None) -> Snapshot:
         """Await what `get_tokens` returns."""
-        return await self.ticket(min_ttl).wait_async(timeout)
+        began, ticket = monotonic(), self.ticket(min_ttl)
+        found = await ticket.wait_async(timeout)
+        if min_ttl is None or not ticket.is_looked_up:
+            return found
+        return await self.ticket(min_ttl).wait_async(_left(timeout, began))
 
     def renew(self, rejected: Snapshot, timeout: float | None = None) -> Snapshot:
         """Report that a server refused `rejected`; return what takes its place.
@@ -273,6 +281,10 @@ class Credentials(Traffic, Closing):
     def _leaving(self) -> Errand[None] | None:
         self.begin_epoch(None, CredentialsClosed("these credentials are closed"))
         return None if self._keeper is None else self._keeper.close()
+
+
+def _left(timeout: float | None, began: float) -> float | None:
+    return None if timeout is None else max(0.0, timeout - (monotonic() - began))
 
 
 def _opening(grant: Grant, tokens: object) -> Grant | None:

@@ -6,12 +6,16 @@ bounded.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import itertools
+import random
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
-from keyturn.client import loop
+from keyturn.client import loop, schedule
 from keyturn.client.gate import Gate
 from keyturn.errors import KeyturnError, ReentrantRefresh, RefreshTimeout, TokenStoreUnavailable
 
@@ -22,7 +26,7 @@ class Errand(Generic[T]):
     """One call of `work()`; `longest` is for how many seconds the exit waits for it."""
 
     def __init__(self, work: Callable[[], Awaitable[T]], *, longest: float) -> None:
-        self._work, self._longest = work, longest
+        self._work, self.longest = work, longest
         self._over = Gate()
         self._result: T | None = None
         self._error: KeyturnError | None = None
@@ -35,7 +39,7 @@ class Errand(Generic[T]):
         """Wait until it is over, by default as long as it can take; tell whether it is."""
         if loop.is_current():
             return self._over.is_open
-        return self._over.wait(self._longest if timeout is None else timeout)
+        return self._over.wait(self.longest if timeout is None else timeout)
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for what it returns. Raises what it raises, and RefreshTimeout."""
@@ -56,7 +60,7 @@ class Errand(Generic[T]):
 
     async def settle_async(self, timeout: float | None = None) -> bool:
         """Await what `settle` does."""
-        return await self._over.wait_async(self._longest if timeout is None else timeout)
+        return await self._over.wait_async(self.longest if timeout is None else timeout)
 
     async def _run(self) -> None:
         try:
@@ -65,8 +69,46 @@ class Errand(Generic[T]):
             self._error = error
         except Exception as error:  # noqa: BLE001 - a driver raises what it likes; its meaning is raised later
             self._error = unforeseen(error)
+        except BaseException:
+            self._error = TokenStoreUnavailable("the work for the token store was broken off")
+            raise
         finally:
             self._over.open()
+
+
+class Persistent(Errand[None]):
+    """Work that is tried again until it succeeds, at once whenever somebody waits for it.
+
+    `attempt(n)` makes the n-th attempt, from the second on, and tells whether that was the last.
+    """
+
+    def __init__(self, attempt: Callable[[int], Awaitable[bool]], *, longest: float) -> None:
+        super().__init__(self._persist, longest=longest)
+        self._attempt, self._hurry = attempt, asyncio.Event()
+
+    def settle(self, timeout: float | None = None) -> bool:
+        """Wait until it has succeeded, by default as long as the exit waits; tell whether it has."""
+        loop.call(self._hurry.set)
+        return super().settle(timeout)
+
+    async def settle_async(self, timeout: float | None = None) -> bool:
+        """Await what `settle` does."""
+        loop.call(self._hurry.set)
+        return await super().settle_async(timeout)
+
+    async def _persist(self) -> None:
+        for attempts in itertools.count(1):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(schedule.backoff(attempts, random.random())):  # noqa: S311
+                    await self._hurry.wait()
+            self._hurry.clear()
+            if await self._attempt(attempts + 1):
+                return
+
+
+def meaning(error: Exception) -> KeyturnError:
+    """Return what an exception of a token store means."""
+    return error if isinstance(error, KeyturnError) else unforeseen(error)
 
 
 def unforeseen(error: Exception) -> TokenStoreUnavailable:

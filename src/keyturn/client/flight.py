@@ -228,8 +228,10 @@ class Flight:
     async def _buy_for_carried(flight: Flight) -> Tokens | None:
         return await flight.buy(flight.carried)
 
-    async def buy(self, tokens: Tokens, *, sent_ago: float | None = None) -> Tokens | None:
-        """Return what `tokens` buy, trying again as the rules above allow; None once nobody needs it.
+    async def buy(
+        self, tokens: Tokens, *, sent_ago: float | None = None, may: Callable[[], bool] = lambda: True
+    ) -> Tokens | None:
+        """Return what `tokens` buy, trying again as the rules above allow; None once nobody needs it, or may.
 
         `sent_ago` is for how many seconds these tokens may have been spent
         already: the window counts from then. Raises what the exchange came to.
@@ -240,7 +242,7 @@ class Flight:
             first_sent = monotonic() - sent_ago, self._clock() - sent_ago
             self._ambiguous = True
         trouble: OutcomeUnknown | RefreshUnavailable
-        while self.needed():
+        while self.needed() and may():
             self._attempts += 1
             moment = monotonic(), self._clock()
             try:

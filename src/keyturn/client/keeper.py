@@ -16,12 +16,10 @@ the session only if the record still holds the token that was refused.
 from __future__ import annotations
 
 import asyncio
-import random
-from contextlib import suppress
 
-from keyturn.client import events, schedule
+from keyturn.client import events
 from keyturn.client.entry import Entry, Seen, failure_of, is_behind, over, spends
-from keyturn.client.errand import unforeseen
+from keyturn.client.errand import meaning, unforeseen
 from keyturn.client.flight import Flight
 from keyturn.client.grants import Grant
 from keyturn.client.lookout import Holder
@@ -31,11 +29,10 @@ from keyturn.client.seed import Seeded
 from keyturn.client.sharing import Move, decide, is_valid
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import Lease
-from keyturn.clocks import monotonic
+from keyturn.client.wait import TRIES, Wait
 from keyturn.errors import KeyturnError, NotSignedIn, OutcomeUnknown, SessionEnded, TokenStoreUnavailable
 from keyturn.tokens import Tokens
 
-_TRIES = 10
 _AFTER_LOSS = 0.3  # seconds, for others to write back what they have that is newer
 _LONGEST_NOTE = 3.0
 
@@ -70,11 +67,12 @@ class Keeper(Saver):
         Raises what stands in the way: SessionEnded, NotSignedIn, or a RefreshError.
         """
         self._watch()
-        wait = _Wait(self._patience, self._grant.timeout)
+        wait = Wait(self._patience, self._grant.timeout)
         try:
             while flight.needed():
                 try:
-                    found = await self._turn(flight, wait)
+                    async with self._place.open():  # though it is closed meanwhile
+                        found = await self._turn(flight, wait)
                 except TokenStoreUnavailable as error:
                     flight.stalled.open()
                     await wait.out(error)
@@ -92,7 +90,7 @@ class Keeper(Saver):
             self._waits -= wait.since is not None
         return None
 
-    async def _turn(self, flight: Flight, wait: _Wait) -> Snapshot | None:
+    async def _turn(self, flight: Flight, wait: Wait) -> Snapshot | None:
         """Try once. Return what was found or bought; None, after a pause, while another holds the lease."""
         await self._let_a_save_end(flight)
         self._changed.clear()
@@ -116,7 +114,7 @@ class Keeper(Saver):
             wait.count(found)
             return found
         finally:
-            if self._saving is None:  # which releases it when it is done
+            if self._kept is not lease:
                 await asyncio.shield(lease.release())
 
     def _newer(self, seen: Seen, carried: Snapshot) -> Snapshot | None:
@@ -174,7 +172,7 @@ class Keeper(Saver):
 
     async def _agreed(self, flight: Flight) -> Seen:
         """Return the record, once what is held here, a seed included, stands in it where it should."""
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             seen, own = await self._read(), self._own()
             record = seen.record
             if self._is_left(seen):
@@ -224,16 +222,17 @@ class Keeper(Saver):
         tokens = seen.tokens
         if tokens is None or (self._grant.needs_refresh_token and tokens.refresh is None):
             raise NotSignedIn("there is no refresh token: sign in again")
-        age = None if first_sent is None else max(0.0, seen.now() - first_sent)
         marked = self._entry.marked(seen, first_sent) if self._rules.rotates else seen
         if self._rules.rotates:
-            self._unsent = marked.marker
-            if not await self._entry.mark(marked, lease) or not lease.held:
+            if not await self._mark(marked, lease):
                 return None
+            if first_sent is not None and not self._rules.is_open(first_sent, seen.now()):
+                return None  # marking took too long
             self._sending, self._unsent = marked, None
+        age = None if first_sent is None else max(0.0, seen.now() - first_sent)
         spent, failed = True, None
         try:
-            pair = await flight.buy(tokens, sent_ago=age)
+            pair = await flight.buy(tokens, sent_ago=age, may=lambda: lease.held)
             if pair is not None:
                 return await self._save(tokens.next(pair, self._entry.clock()), marked, lease)
             spent = flight.sent
@@ -250,6 +249,18 @@ class Keeper(Saver):
                 await self._note(marked, failed, lease, spent=spent)
         return None
 
+    async def _mark(self, marked: Seen, lease: Lease) -> bool:
+        """Write the marker; tell whether to go on. Who is cancelled meanwhile leaves none behind."""
+        self._unsent = marked.marker
+        marking = asyncio.ensure_future(self._entry.mark(marked, lease))
+        try:
+            return await asyncio.shield(marking) and lease.held
+        except asyncio.CancelledError:
+            await asyncio.wait([marking], timeout=_LONGEST_NOTE)
+            marking.cancel()
+            await self._note(marked, None, lease, spent=False)
+            raise
+
     async def _is_refused(self, sent: Seen) -> bool:
         """End the session if the record still holds the token that was refused; tell whether it does."""
         seen = await self._read()
@@ -265,45 +276,11 @@ class Keeper(Saver):
         if not self._rules.rotates and told is None:
             return
         self._unsent = None if spent else marked.marker
-        with suppress(KeyturnError, TimeoutError):
+        try:
             async with asyncio.timeout(_LONGEST_NOTE):
                 await self._entry.fail(marked, told, lease, spent=spent)
-
-
-class _Wait:
-    """How long one flight waits: for a store that is down, or for whoever holds the lease.
-
-    `since` is when the wait for a holder began, by the store's clock.
-    """
-
-    def __init__(self, patience: float, timeout: float) -> None:
-        self._began, self._patience, self._timeout = monotonic(), patience, timeout
-        self._failures = self._turns = 0
-        self.since: float | None = None
-
-    @property
-    def is_long(self) -> bool:
-        """Tell whether an exchange would have ended by now."""
-        return monotonic() - self._began > self._timeout
-
-    def count(self, found: object) -> None:
-        """Note how a turn with the lease ended. Raises TokenStoreUnavailable after too many."""
-        self._turns += 1
-        if found is None and self._turns > _TRIES:
-            raise TokenStoreUnavailable("the token store's record changes faster than it can be read")
-
-    async def out(self, error: TokenStoreUnavailable) -> None:
-        """Wait before the store is asked again. Raises the error once patience has run out."""
-        self._failures += 1
-        wait = schedule.backoff(self._failures, random.random())  # noqa: S311 - spreads load, guards nothing
-        if monotonic() + wait - self._began > self._patience:
-            raise error
-        await asyncio.sleep(wait)
-
-    def check(self) -> None:
-        """Raise TokenStoreUnavailable where a holder takes longer than a refresh can."""
-        if monotonic() - self._began > self._patience + self._timeout:
-            raise TokenStoreUnavailable("another process holds the lease for longer than a refresh takes")
+        except Exception as failed:  # noqa: BLE001 - what the exchange came to is not lost over it
+            events.logger.debug("keyturn: %s: a failure was not noted: %s", self._entry.name, meaning(failed))
 
 
 def _version(carried: Snapshot) -> Version | None:

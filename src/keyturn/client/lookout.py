@@ -24,7 +24,7 @@ from keyturn.client import events, loop
 from keyturn.client.entry import Entry, Seen, is_behind, over
 from keyturn.client.errand import Errand, unforeseen
 from keyturn.client.grants import Grant
-from keyturn.client.place import LONGEST_CLOSING, Place
+from keyturn.client.place import LONGEST_CLOSING, Place, give_back
 from keyturn.client.record import Version
 from keyturn.client.sharing import Rules
 from keyturn.client.snapshot import Snapshot
@@ -264,7 +264,7 @@ class Lookout:
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
-            asking.add_done_callback(_give_back)
+            asking.add_done_callback(give_back)
             raise
 
     async def _pause(self) -> None:
@@ -294,20 +294,6 @@ class Lookout:
         finally:
             if lease is not None:
                 await asyncio.shield(lease.release())
-
-
-_giving_back: set[asyncio.Task[None]] = set()
-
-
-def _give_back(asked: asyncio.Future[Lease | None]) -> None:
-    if not asked.cancelled() and asked.exception() is None and (lease := asked.result()) is not None:
-        task = asyncio.get_running_loop().create_task(_release(lease))
-        _giving_back.add(task)
-        task.add_done_callback(_giving_back.discard)
-
-
-async def _release(lease: Lease) -> None:
-    await lease.release()
 
 
 def _weakly(lookout: Lookout) -> Changed:

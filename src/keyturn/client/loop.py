@@ -40,6 +40,11 @@ logger = logging.getLogger("keyturn.client")
 class Airborne(Protocol):
     """What is in the air: a flight, as the exit sees it."""
 
+    @property
+    def longest(self) -> float:
+        """Return for how many seconds the exit waits for it."""
+        ...
+
     def settle(self, timeout: float | None = None) -> bool:
         """Wait until it has landed, if it was sent; tell whether nothing is left in the air."""
 
@@ -179,8 +184,9 @@ def _settle_at_exit() -> None:
     flights = list(_in_air)
     for flight in flights:
         flight.settle(0.0)  # gives up what is not sent before anything is waited for
-    for flight in flights:
-        flight.settle()
+    began = monotonic()
+    for flight in flights:  # all of them together as long as one alone
+        flight.settle(max(0.0, flight.longest - (monotonic() - began)))
     if _loop is not None:
         for last in _last:
             last()

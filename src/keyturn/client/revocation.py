@@ -13,7 +13,7 @@ import contextvars
 from collections.abc import Awaitable, Callable
 
 from keyturn.client import events, loop
-from keyturn.client.errand import unforeseen
+from keyturn.client.errand import meaning
 from keyturn.client.flight import Flight, aboard
 from keyturn.client.gate import Gate
 from keyturn.client.grants.grant import Revoking
@@ -56,13 +56,13 @@ class Revocation:
         """
         if self._is_own_wait():
             return self._over.is_open
-        return self._over.wait(self._longest if timeout is None else timeout)
+        return self._over.wait(self.longest if timeout is None else timeout)
 
     async def settle_async(self, timeout: float | None = None) -> bool:
         """Await what `settle` does."""
         if self._flight in aboard.get():
             return self._over.is_open
-        return await self._over.wait_async(self._longest if timeout is None else timeout)
+        return await self._over.wait_async(self.longest if timeout is None else timeout)
 
     def raise_for_store(self) -> None:
         """Raise what kept the token store from being told, RefreshTimeout where it is still being told."""
@@ -76,7 +76,8 @@ class Revocation:
         return loop.is_current() or self._flight in aboard.get()
 
     @property
-    def _longest(self) -> float:
+    def longest(self) -> float:
+        """Return how many seconds it can take."""
         told = self._timeout + (0.0 if self._flight is None else self._flight.longest)
         return told if self._bury is None else told + self._timeout + _LONGEST_BURIAL
 
@@ -106,11 +107,9 @@ class Revocation:
     async def _buried(self, bury: Callable[[], Awaitable[Tokens | None]]) -> Tokens | None:
         try:
             return await bury()
-        except KeyturnError as error:
-            self._error = error
         except Exception as error:  # noqa: BLE001 - a driver raises what it likes
-            self._error = unforeseen(error)
-        return None
+            self._error = meaning(error)
+            return None
 
     def _prefix(self) -> str:
         return "" if self._name is None else f"{self._name} "

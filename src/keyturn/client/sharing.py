@@ -53,6 +53,11 @@ class Rules:
         """Return the end of the window that is left unused: a retry must also arrive inside it."""
         return min(1.0, self.window / 10)
 
+    def is_open(self, first_sent: float, now: float) -> bool:
+        """Tell whether the server still answers what was first sent then."""
+        age = now - first_sent
+        return self.window > 0 and age >= -_BACKWARDS and max(0.0, age) + self.margin <= self.window
+
     def lease(self, timeout: float) -> float:
         """Return for how long a lease lasts that does not die with its holder.
 
@@ -90,8 +95,7 @@ def decide(
         return Verdict(Move.SPEND)
     if marker == unsent and not rules.window:  # with one, a later holder may have sent under the same marker
         return Verdict(Move.SPEND)
-    age = now - marker.at
-    if rules.window and age >= -_BACKWARDS and max(0.0, age) + rules.margin <= rules.window:
+    if rules.is_open(marker.at, now):
         return Verdict(Move.SPEND, marker.at)
     return Verdict(Move.SPEND if insists else Move.UNKNOWN)
 

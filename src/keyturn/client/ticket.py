@@ -45,6 +45,12 @@ class Ticket:
             return None if flight.stalled.is_open else flight.stalled
         return flight.landed
 
+    @property
+    def is_looked_up(self) -> bool:
+        """Tell whether it came to what a store had for the first use, however little is left of that."""
+        flight = self._flight
+        return flight is not None and self._snapshot.is_awaited and not flight.figures()["attempts"]
+
     def redeem(self) -> Snapshot:
         """Return the snapshot to go with. Raises what the flight ended with, or RefreshTimeout."""
         flight = self._flight
