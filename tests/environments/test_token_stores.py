@@ -12,11 +12,12 @@ import pytest
 from keyturn.testing import StrictServer
 from tests.client.token_stores.conftest import postgres_url, redis_url
 from tests.environments import programs
+from tests.processes.conftest import own_postgres, own_redis
 from tests.processes.stores import KINDS, a_prefix, a_table
 from tests.scenarios.program import Program, given
 from tests.waiting import WITHIN
 
-__all__ = ["postgres_url", "redis_url"]
+__all__ = ["own_postgres", "own_redis", "postgres_url", "redis_url"]
 
 
 @pytest.fixture(params=KINDS)
@@ -57,7 +58,7 @@ def test_two_processes_share_each_refresh_and_end_quietly_with_everything_open(
     what = {"clock": "real"} | ENVIRONMENTS[environment]
     pytest.importorskip(what["runs"].partition("_")[0]) if "gevent" in what["runs"] else None
     with ExitStack() as stack:
-        both = [stack.enter_context(one) for one in started(strict_server, "sharing", store, **what)]
+        both = [stack.enter_context(one) for one in started(strict_server, "sharing", store, 2, **what)]
         assert [one.line() for one in both] == ["ready"] * 2
         strict_server.hold_refresh()
         for one in both:
@@ -166,3 +167,30 @@ def test_a_process_that_ends_while_it_waits_for_another_one_does_so_at_once_and_
         assert (holder.lines(), *holder.end()) == (LEFT, 0, "")
     stats = strict_server.stats
     assert (stats.refreshes, stats.reuses) == (1, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_process_whose_store_has_gone_says_what_it_could_not_save_and_ends_within_bounds(
+    strict_server: StrictServer, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    server = None
+    if kind in ("redis", "postgresql"):
+        server = request.getfixturevalue("own_redis" if kind == "redis" else "own_postgres")
+        server.start()
+        store = server.url
+    else:
+        store = f"file://{tmp_path}/tokens" if kind == "file" else f"sqlite:///{tmp_path}/tokens.db"
+    strict_server.hold_refresh("after")
+    with started(strict_server, "leaving_store", store, 1, way="with_a_save_to_do")[0] as program:
+        assert program.line() == "ready"
+        strict_server.wait_for(WITHIN, rotations=1)
+        program.tell()
+        assert program.line() == "full"
+        if server is not None:
+            server.stop()
+        strict_server.release()
+        assert program.ends_after() < PROMPTLY
+        said = program.lines()
+        assert program.end() == (0, "")
+    assert set(said) == {"event: Refreshed", "1", "event: SaveFailed", *LEFT}, "who waited has the pair"
+    assert strict_server.stats.refreshes == 1

@@ -16,8 +16,8 @@ from tests.scenarios.programs import after_keyturn, given, outcome, say, told
 
 
 def heard(event: events.Event) -> None:
-    """Say what became of a refresh and of a save."""
-    if isinstance(event, events.Landing | events.SaveFailed):
+    """Say what was bought and could not be saved. That a refresh was given up may be said too late."""
+    if isinstance(event, events.Refreshed | events.SaveFailed):
         say(f"event: {type(event).__name__}")
 
 

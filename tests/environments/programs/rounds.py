@@ -14,7 +14,7 @@ import httpx2
 import keyturn
 from keyturn.client import grants
 from keyturn.client.httpx2 import Auth
-from tests.scenarios.programs import LONG, given, http, outcome, say, told
+from tests.scenarios.programs import LONG, given, http, outcome, say
 
 CROWD = 10
 
@@ -106,10 +106,12 @@ def _crowd(mine: keyturn.Credentials, count: int = CROWD) -> Callable[[], Corout
             outcomes.append(str((await api.get("/x")).status_code))
 
         options: dict[str, Any] = {"timeout": 60, "verify": False, "trust_env": False}
-        async with httpx2.AsyncClient(base_url=given["url"], auth=Auth(mine), **options) as api:
-            async with anyio.create_task_group() as group:
-                for _ in range(count):
-                    group.start_soon(get)
+        async with (
+            httpx2.AsyncClient(base_url=given["url"], auth=Auth(mine), **options) as api,
+            anyio.create_task_group() as group,
+        ):
+            for _ in range(count):
+                group.start_soon(get)
         return outcomes
 
     return main

@@ -16,7 +16,7 @@ if given["runs"].startswith("gevent"):
     if given["runs"] == "gevent_late":
         import warnings
 
-        import keyturn.client.httpx2
+        import keyturn.client.httpx2  # noqa: F401 - before gevent patches
 
         warnings.filterwarnings("ignore", "Monkey-patching ssl after ssl")
     from gevent import monkey
