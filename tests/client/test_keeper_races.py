@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import keyturn
-from keyturn.client import entry, events, grants, loop, schedule, token_stores
+from keyturn.client import entry, events, grants, loop, schedule, token_stores, wait
 from keyturn.client.errand import Errand
 from keyturn.client.flight import Flight
-from keyturn.client.record import Record, Version
+from keyturn.client.record import Failure, Record, Version
+from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import Changed, Lease, TokenStore, shelf
 from keyturn.client.token_stores.file import FileStore
 from keyturn.clocks import monotonic, now
@@ -645,3 +646,171 @@ def test_a_lease_of_a_flight_is_released_though_another_save_is_pending(place: P
     here._keeper._saving = None
 
     assert here.renew(here.get_tokens()).generation == 2
+
+
+# What keeps two holders apart
+
+
+def test_a_late_save_loses_to_a_sign_in_that_did_not_wait(place: Place, script: Script) -> None:
+    here, there = place.credentials(place.server.sign_in()), place.credentials()
+    held = here.get_tokens()
+    saving = script.pause("save")
+    leader = start(lambda: here.renew(held))
+    saving.wait()
+    first = Snapshot.first(place.server.sign_in("bob"), now())
+    signs_in = there._keeper
+    assert signs_in is not None
+    on_loop(lambda: signs_in.sign_in(first, may_wait=False))
+    saving.go()
+
+    with pytest.raises(keyturn.SessionEnded) as raised:
+        leader.result(WITHIN)
+    assert raised.value.reason == "replaced"
+    assert place.record().version == (first.epoch, 0)
+
+
+def test_a_late_save_gives_way_to_what_it_has_no_key_for(place: Place, script: Script) -> None:
+    here = place.credentials(place.server.sign_in(), retry_for=timedelta(0))
+    held = here.get_tokens()
+    saving = script.pause("save")
+    leader = start(lambda: here.renew(held))
+    saving.wait()
+    record = place.record()
+    place.write(replace(record, epoch="of-another", generation=0, marker=None), record.version)
+    saving.go()
+
+    with pytest.raises(keyturn.RefreshMisconfigured, match="sealed"):
+        leader.result(WITHIN)
+    assert place.record().version == ("of-another", 0)
+    assert here._keeper is not None
+    assert here._keeper.is_settled
+
+
+def test_a_sign_in_waits_for_an_exchange_elsewhere(place: Place, script: Script) -> None:
+    here, there = place.credentials(place.server.sign_in()), place.credentials()
+    held = here.get_tokens()
+    place.server.hold_refresh("before")
+    leader = start(lambda: here.renew(held))
+    place.server.wait_for(refreshes=1)
+
+    signing_in = start(lambda: there.sign_in(place.server.sign_in("bob")))
+    until(lambda: "refused" in script.done)
+    assert place.record().version == (held.epoch, 0)
+    place.server.release()
+
+    leader.result(WITHIN)
+    signing_in.result(WITHIN)
+    assert place.record().epoch != held.epoch
+
+
+def test_who_is_cancelled_while_asking_for_the_lease_does_not_keep_it(place: Place, script: Script) -> None:
+    here, there = place.credentials(place.server.sign_in()), place.credentials()
+    held, also = here.get_tokens(), there.get_tokens()
+    leasing = script.pause("leased")
+    leader = start(lambda: here.renew(held))
+    leasing.wait()
+
+    here.close()
+    with pytest.raises(keyturn.KeyturnError):
+        leader.result(WITHIN)
+    leasing.go()
+
+    assert there.renew(also).generation == 1
+
+
+def test_no_marker_is_written_without_the_lease(place: Place, script: Script) -> None:
+    here = place.credentials(place.server.sign_in())
+    held = here.get_tokens()
+    marking, again = script.pause("mark"), Pause("lease")
+    leader = start(lambda: here.renew(held))
+    marking.wait()
+    script.lost = True
+    script.pauses.append(again)
+    marking.go()
+
+    again.wait()
+    assert place.record().marker is None
+    again.go()
+    assert leader.result(WITHIN).generation == 1
+
+
+# What the store has lost, or leaves to be said
+
+
+def test_a_record_that_was_lost_is_written_back_by_who_looks(place: Place) -> None:
+    here = place.credentials(place.server.sign_in())
+    held = here.get_tokens()
+    assert place.on_loop(lambda store: store.remove("alice"))
+
+    look(here)
+
+    until(lambda: place.on_loop(lambda store: store.read("alice")).record is not None)
+    assert place.record().version == (held.epoch, 0)
+
+
+def test_a_record_that_is_lost_during_an_exchange_comes_back_with_its_marker(place: Place) -> None:
+    here = place.credentials(place.server.sign_in())
+    held = here.get_tokens()
+    place.server.hold_refresh("before")
+    leader = start(lambda: here.renew(held))
+    place.server.wait_for(refreshes=1)
+    assert place.on_loop(lambda store: store.remove("alice"))
+
+    look(here)
+
+    until(lambda: place.on_loop(lambda store: store.read("alice")).record is not None)
+    assert place.record().marker is not None
+    place.server.release()
+    assert leader.result(WITHIN).generation == 1
+    assert (place.record().generation, place.record().marker) == (1, None)
+
+
+def test_an_end_point_that_asked_another_process_for_a_pause_gets_it(place: Place) -> None:
+    here = place.credentials(place.server.sign_in())
+    held = here.get_tokens()
+    record = place.record()
+    asked = Failure(
+        kind="unavailable",
+        at=now(),
+        error="RefreshUnavailable",
+        message="not now",
+        status=503,
+        not_before=now() + 1000.0,
+    )
+    place.write(replace(record, failure=asked), record.version)
+
+    with pytest.raises(keyturn.RefreshUnavailable) as raised:
+        here.renew(held)
+    assert raised.value.retry_after == pytest.approx(1000.0, abs=WITHIN)
+    assert place.server.stats.refreshes == 0
+
+
+def test_a_save_of_ours_is_no_news_to_us(place: Place, script: Script) -> None:
+    script.notifies = True
+    log = Log()
+    here = place.credentials(place.server.sign_in(), on_event=log)
+    held = here.get_tokens()
+    script.done.clear()
+
+    here.renew(held)
+    here.sign_in(place.server.sign_in("bob"))
+
+    assert script.done.count("reading") == 3, "before the lease, inside it, and for the sign-in"
+    assert not log.of(events.Adopted)
+
+
+def test_who_can_do_without_does_not_wait_for_a_holder_that_hangs(
+    place: Place, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = place.credentials(place.server.sign_in()), place.credentials()
+    held, also = here.get_tokens(), there.get_tokens()
+    monkeypatch.setattr(wait.Wait, "is_long", True)
+    place.server.hold_refresh("before")
+    leader = start(lambda: here.renew(held))
+    place.server.wait_for(refreshes=1)
+
+    found = start(lambda: there.get_tokens(min_ttl=timedelta(hours=1)))
+
+    assert found.result(WITHIN) is also
+    place.server.release()
+    leader.result(WITHIN)

@@ -234,6 +234,7 @@ class Keeper(Saver):
         try:
             pair = await flight.buy(tokens, sent_ago=age, may=lambda: lease.held)
             if pair is not None:
+                self._sending = None  # what is told from here on is told of the save
                 return await self._save(tokens.next(pair, self._entry.clock()), marked, lease)
             spent = flight.sent
         except SessionEnded as error:

@@ -88,12 +88,10 @@ class Saver(Lookout):
         for _ in range(_TRIES):
             if await self._entry.save(tokens, seen):
                 return True
-            seen = await self._read()
-            if seen.tokens is not None and (seen.version, seen.tokens.access) == (
-                _version(tokens),
-                tokens.access,
-            ):
-                return True  # an earlier attempt was written, and its answer lost
+            seen = await self._read(opened=False)  # whatever keys open what has come in between
+            if seen.version == _version(tokens):
+                there = (await self._read()).tokens  # an earlier attempt was written, and its answer lost
+                return there is not None and (_version(there), there.access) == (seen.version, tokens.access)
             if seen.record is not None and not is_behind(seen.record, tokens):
                 break
         return False
