@@ -7,6 +7,10 @@
     handles.py    a worker as the tests see it: ask, kill, stop, let go on
     fleet.py      the workers of one test, and those that wait for the next
     stores.py     the stores under test, and what lies in them
+    servers.py    a Redis and a PostgreSQL to stop, and to cut off
+    proxy.py      a wire that loses answers
+    disks.py      a directory without room, or without the right to write
+    hosts.py      two hosts: networks of their own, and wrong clocks
     conftest.py   the fixtures `store_url`, `shared` and `fleet`
 
 A test asks its fleet for workers, which all hold the same credentials, and
