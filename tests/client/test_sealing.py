@@ -76,16 +76,16 @@ def test_what_was_sealed_is_opened_as_it_was(keys: list[str], pair: Tokens, name
 
 
 def test_without_keys_it_is_json_and_with_keys_nothing_of_it_can_be_read() -> None:
-    plain, encrypted = (Sealing.of(keys).seal("alice", "e1", PAIR) for keys in ([], [OLD]))
+    plain, encrypted = (Sealing.of(keys).seal("alice", "the-epoch", PAIR) for keys in ([], [OLD]))
 
     assert json.loads(plain) == {
         "name": "alice",
-        "epoch": "e1",
+        "epoch": "the-epoch",
         "access": "the-access",
         "refresh": "the-refresh",
         "extra": {"csrf": "the-extra"},
     }
-    assert [word for word in ("alice", "e1", *SECRETS) if word in encrypted] == []
+    assert [word for word in ("alice", "the-epoch", *SECRETS) if word in encrypted] == []
 
 
 def test_the_expiry_is_the_records_and_is_not_sealed() -> None:
