@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -14,7 +16,7 @@ from tests.client.token_stores.conftest import postgres_url, redis_url
 from tests.environments import programs
 from tests.processes.conftest import own_postgres, own_redis
 from tests.processes.stores import KINDS, a_prefix, a_table
-from tests.scenarios.program import Program, given
+from tests.scenarios.program import Program, given, written
 from tests.waiting import WITHIN
 
 __all__ = ["own_postgres", "own_redis", "postgres_url", "redis_url"]
@@ -95,9 +97,9 @@ def sockets(program: Program) -> set[str]:
     return {link for link in links if link.startswith("socket:")}
 
 
-@pytest.mark.parametrize("method", ["fork", "os.fork"])
+@pytest.mark.parametrize("method", ["fork", "os.fork", "spawn"])
 @pytest.mark.parametrize("first_use", ["before", "after"])
-def test_forked_processes_each_refresh_in_their_turn_and_the_parents_connections_outlive_them(
+def test_related_processes_each_refresh_in_their_turn_and_the_parents_connections_outlive_them(
     strict_server: StrictServer, store: str, method: str, first_use: str
 ) -> None:
     children = ["parent.child", "parent.child.grandchild", "parent.second"]
@@ -194,3 +196,54 @@ def test_a_process_whose_store_has_gone_says_what_it_could_not_save_and_ends_wit
         assert program.end() == (0, "")
     assert set(said) == {"event: Refreshed", "1", "event: SaveFailed", *LEFT}, "who waited has the pair"
     assert strict_server.stats.refreshes == 1
+
+
+# Where the system lacks something
+
+WITHOUT_LOCKS_AND_FORKS = """
+import logging, os, sys, warnings
+logging.disable()
+warnings.filterwarnings("ignore", "only soft file lock")  # filelock's, which keyturn does not use
+sys.modules["fcntl"] = None
+for name in ("fork", "register_at_fork"):
+    delattr(os, name)
+import keyturn
+from keyturn.client import grants
+here, tokens = "http://127.0.0.1:1", keyturn.Tokens("access", "refresh")
+grant = grants.OAuth2(here + "/token", client_id="programs")
+for url in sys.argv[1:]:
+    mine = keyturn.Credentials(grant, tokens=tokens, origins=[here], store=url, name="alice")
+    if not url.startswith(("postgresql", "redis")):
+        try:
+            mine.get_tokens(timeout=60)
+        except keyturn.RefreshMisconfigured as error:
+            print(error)
+"""
+
+
+def test_every_store_loads_where_there_are_no_forks_and_says_where_it_misses_file_locks(
+    tmp_path: Path,
+) -> None:
+    urls = [f"file://{tmp_path}/tokens", f"sqlite:///{tmp_path}/tokens.db"]
+    urls += ["postgresql://127.0.0.1:1/nothing", "redis://127.0.0.1:1/0"]
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", WITHOUT_LOCKS_AND_FORKS, *urls]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WITHIN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("the file system has no such locks") == 2
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="subinterpreters are CPython's")
+def test_an_isolated_subinterpreter_is_told_by_name_that_it_reaches_no_store(
+    strict_server: StrictServer, store: str
+) -> None:
+    valid = written(strict_server.sign_in("valid", ttl=600.0))
+    more = {"kind": "isolated", "valid": valid, "store": store, "name": "alice"}
+    what = given(strict_server, strict_server.sign_in(ttl=-1.0), **more)
+    with Program("subinterpreter", what, package=programs.NAME) as program:
+        lines = program.lines()
+        assert lines[-2:] == ["main: 1", "ended"]
+        assert lines[:-2] in (
+            ["RefreshUnsupported", "valid: RefreshUnsupported"],
+            ["grant: RefreshUnsupported"],  # Python 3.11 with trio installed
+        )
+        assert program.end() == (0, "")

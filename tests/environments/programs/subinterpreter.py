@@ -34,8 +34,9 @@ given = {given!r}
 
 def credentials(tokens):
     grant = grants.OAuth2(given["url"] + "/token", client_id="programs")
+    shared = {{key: given[key] for key in ("store", "name") if key in given}}
     return keyturn.Credentials(
-        grant, tokens=keyturn.Tokens(**tokens), origins=[given["url"]], on_event=event
+        grant, tokens=keyturn.Tokens(**tokens), origins=[given["url"]], on_event=event, **shared
     )
 """
 ISOLATED = """
