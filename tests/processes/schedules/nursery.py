@@ -1,8 +1,9 @@
 """Nursery: worker processes, forked in milliseconds from one that has imported everything and done nothing.
 
 `python -m tests.processes.schedules.nursery SOCKET DIRECTORY KIND` forks one
-worker for each connection to the socket, and ends when its input does. A
-worker writes its log and its stderr to files in the directory, by its pid.
+worker for each connection to the socket, and ends when its input does, with
+all its workers. A worker writes its log and its stderr to files in the
+directory, by its pid.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ class Nursery:
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            process_group=0,
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n", "the nursery does not start"
@@ -144,7 +146,7 @@ def _main(path: str, directory: str, kind: str) -> None:
         while True:
             ready, _, _ = select.select([listener, sys.stdin], [], [])
             if sys.stdin in ready:
-                return
+                os.killpg(0, signal.SIGKILL)  # whoever was stopped and forgotten, too
             connection, _ = listener.accept()
             if os.fork():
                 connection.close()
