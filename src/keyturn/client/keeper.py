@@ -230,7 +230,7 @@ class Keeper(Saver):
                 return None  # marking took too long
             self._sending, self._unsent = marked, None
         age = None if first_sent is None else max(0.0, seen.now() - first_sent)
-        spent, failed = True, None
+        spent, failed, flight.insists = True, None, False  # once is what was asked for
         try:
             pair = await flight.buy(tokens, sent_ago=age, may=lambda: lease.held)
             if pair is not None:
