@@ -97,7 +97,7 @@ def storm(given: dict[str, Any]) -> None:
 
 
 def follow(given: dict[str, Any]) -> None:
-    """Report the tokens at hand as refused, round by round, and say when a save returned and when it was over."""
+    """Report the tokens at hand as refused, round by round; say when that was over, and when a save was."""
     creds = credentials(given)
     saved: list[float] = []
     save = Entry.save
