@@ -6,8 +6,8 @@ So keyturn's loop is a greenlet there, beside those of the application, in the
 hub of the main thread, which outlasts the others. Three things need care:
 
 - asyncio notes which loop is running once for the whole thread. keyturn's
-  loop takes its note away while it waits, or every other greenlet would seem
-  to be running inside of it.
+  loop takes its note away whenever it lets others run, or every other greenlet
+  would seem to be running inside of it.
 - gevent copies all greenlets into a forked child, where they would go on with
   the exchange of the parent. There they end.
 - A greenlet that waits for a refresh lets its hub go on, and can be woken from
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import os
 import selectors
@@ -44,7 +45,6 @@ Hook = Callable[[AsyncGenerator[Any, Any]], None] | None
 Notes = tuple[asyncio.AbstractEventLoop | None, tuple[Hook, Hook]]
 
 _NOTHING: Notes = (None, (None, None))
-_of_others = _NOTHING
 _greenlets: weakref.WeakSet[gevent.Greenlet] = weakref.WeakSet()
 
 
@@ -106,13 +106,7 @@ def selector() -> selectors.BaseSelector:
 
 def run(loop: asyncio.SelectorEventLoop) -> None:
     """Run keyturn's loop until a callback ends it, which raises what the callback raised."""
-    global _of_others
-    _of_others = _swap(_NOTHING) if _patched() else _NOTHING
-    try:
-        loop.run_forever()
-    finally:
-        if _patched():
-            _swap(_of_others)
+    loop.run_forever()
 
 
 def start_anew_in_child() -> None:
@@ -165,7 +159,9 @@ def _spawn(function: Callable[[], None]) -> None:
         raise RefreshUnsupported(
             "under gevent refreshes run in the hub of the main thread: call get_tokens() there first"
         )
-    _greenlets.add(gevent.spawn(function))  # not by threading, which would wait for it to have started
+    greenlet = _greenlet()(function)  # not by threading, which would wait for it to have started
+    _greenlets.add(greenlet)
+    greenlet.start()
 
 
 def _selector_of_greenlets() -> selectors.BaseSelector:
@@ -175,17 +171,42 @@ def _selector_of_greenlets() -> selectors.BaseSelector:
     wait, process = chosen.select, os.getpid()
 
     def select(timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        global _of_others
-        ours = _swap(_of_others)
         try:
             return wait(timeout)
         finally:
-            _of_others = _swap(ours)
             if os.getpid() != process:
                 raise Copied
 
     chosen.select = select  # type: ignore[method-assign]  # the class is gevent's
     return chosen
+
+
+@functools.cache
+def _greenlet() -> type[gevent.Greenlet]:
+    """Return the greenlets that keep asyncio's notes to themselves, wherever they switch to others."""
+    import gevent
+
+    class Noting(gevent.Greenlet):  # type: ignore[misc]  # gevent has no types
+        notes = _NOTHING  # ours while others run, theirs while we do
+
+        def switch(self, *args: Any) -> Any:
+            self.notes = _swap(self.notes)
+            return super().switch(*args)
+
+        def throw(self, *args: Any) -> Any:
+            self.notes = _swap(self.notes)
+            return super().throw(*args)
+
+        def switch_out(self) -> None:
+            self.notes = _swap(self.notes)
+
+        def run(self) -> None:
+            try:
+                super().run()
+            finally:
+                _swap(self.notes)
+
+    return Noting
 
 
 def _swap(notes: Notes) -> Notes:
