@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from cryptography.fernet import Fernet
 
@@ -19,6 +20,7 @@ import keyturn
 from keyturn.client import events, grants, token_stores
 from keyturn.client.errand import Errand
 from keyturn.client.grants import Grant
+from keyturn.client.httpx2 import Auth
 from keyturn.client.record import Failure, Marker, Record, Version, fingerprint
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import Lease, TokenStore, new_store, shelf
@@ -387,6 +389,29 @@ def test_a_refusal_by_the_server_ends_the_session_for_everyone(place: Place) -> 
 
     assert place.record().ended == "refused"
     assert place.server.stats.refreshes == 1
+
+
+def test_who_brings_a_seed_to_a_session_that_is_over_is_told_what_would_use_it(place: Place) -> None:
+    here = place.credentials(place.server.sign_in())
+    here.get_tokens()
+    here.sign_out()
+
+    with pytest.raises(keyturn.SessionEnded, match="reseed=True"):
+        place.credentials(place.server.sign_in()).get_tokens()
+
+
+def test_a_pair_that_was_bought_before_anybody_waited_is_no_refresh_of_theirs(place: Place) -> None:
+    seed = place.server.sign_in()
+    here, there = place.credentials(seed), place.credentials(seed)
+    held, also = here.get_tokens(), there.get_tokens()
+    here.renew(held)
+    place.server.expire()
+
+    with httpx2.Client(base_url=place.server.url, auth=Auth(there), verify=False, trust_env=False) as api:
+        assert api.get("/x").status_code == 200
+
+    assert also.generation == 0
+    assert (place.server.stats.refreshes, place.server.stats.reuses) == (2, 0)
 
 
 def test_a_refusal_ends_nothing_where_the_record_is_newer_by_then(place: Place) -> None:
@@ -767,6 +792,7 @@ def test_what_is_stored_is_encrypted_with_keys_and_no_use_without(place: Place, 
         ({"store": "tokens"}, "URL"),
         ({"store": None}, "URL"),
         ({"encryption_keys": ["short"]}, "32 bytes"),
+        ({"encryption_keys": []}, "empty"),
         ({"encryption_keys": Fernet.generate_key()}, "list"),
         ({"store": "memory://", "reseed": True}, "shared store"),
         ({"store": "memory://", "encryption_keys": [Fernet.generate_key()]}, "shared store"),

@@ -121,7 +121,8 @@ def judge(
     """Return what becomes of a request that one of our origins refused.
 
     `carried` tells whether it still carried `snapshot` when it was refused,
-    `renewed` whether a refresh was already made for it.
+    `renewed` whether a refresh was already made for it: tokens that another
+    process had bought before that are none.
     """
     if replays >= MOST_REPLAYS:
         return Verdict.HAND_OVER
@@ -152,9 +153,7 @@ def authflow(
         credentials.strayed(call.destination)
         return cast(Response, (yield Step.SEND))
     else:
-        before = credentials.tokens
-        snapshot = yield from redeem(credentials.ticket(once=not call.replayable()))
-        renewed = before is not None and snapshot.supersedes(before)
+        snapshot, renewed = yield from equip(credentials, call)
     replays = 0
     turn: Gate | None = None
     try:
@@ -188,8 +187,9 @@ def authflow(
                 raise _not_replayable(credentials, snapshot, verdict, call.method, call.status(response))
             yield Step.RELEASE
             if verdict is Verdict.RENEW:
-                renewed = True
-                snapshot = yield from redeem(credentials.refusal_ticket(snapshot))
+                ticket = credentials.refusal_ticket(snapshot)
+                snapshot = yield from redeem(ticket)
+                renewed = not ticket.is_late
             else:
                 if replays >= _IN_PARALLEL and turn is None:
                     turn = credentials.turnstile.enter()
@@ -200,6 +200,14 @@ def authflow(
     finally:
         if turn is not None:
             credentials.turnstile.leave(turn)
+
+
+def equip(credentials: Credentials, call: Call[Response]) -> Journey[tuple[Snapshot, bool]]:
+    """Return the tokens to leave with, and whether a refresh was waited for to get them."""
+    before = credentials.tokens
+    ticket = credentials.ticket(once=not call.replayable())
+    snapshot = yield from redeem(ticket)
+    return snapshot, before is not None and snapshot.supersedes(before) and not ticket.is_late
 
 
 def _send(credentials: Credentials, call: Call[Response], snapshot: Snapshot) -> Journey[Response]:

@@ -79,7 +79,7 @@ class Credentials(Traffic, Closing):
         store: str = "memory://",
         name: str | None = None,
         reseed: bool = False,
-        encryption_keys: Sequence[str | bytes] = (),
+        encryption_keys: Sequence[str | bytes] | None = None,
         on_event: events.Callback | None = None,
         retry_for: timedelta = timedelta(seconds=30),
         clock: Clock = now,
@@ -117,7 +117,7 @@ class Credentials(Traffic, Closing):
         )
         if name is not None and shared:
             self._keeper = Keeper(
-                Entry(store, name, Sealing.of(encryption_keys), clock),
+                Entry(store, name, Sealing.of(() if encryption_keys is None else encryption_keys), clock),
                 chosen,
                 self,
                 seed=tokens if isinstance(tokens, Tokens | None) else Seeded(chosen, tokens),

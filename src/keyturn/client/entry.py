@@ -28,6 +28,10 @@ _OVER: dict[EndedWhy, str] = {
     "signed_out": "somebody signed out in another process: sign in again",
     "refused": "the session has ended, as another process was told: sign in again",
 }
+_UNUSED = (
+    "; tokens= only seeds a name that the store knows nothing of: call sign_in with them, say reseed=True,"
+    " or have an operator forget the name (keyturn tokens remove --forget)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +177,11 @@ def is_behind(record: Record, own: Snapshot) -> bool:
     return record.ended is None and record.epoch == own.epoch and record.generation < own.generation
 
 
-def over(record: Record) -> SessionEnded:
-    """Return what a tombstone means to whoever finds it."""
+def over(record: Record, *, unused: bool = False) -> SessionEnded:
+    """Return what a tombstone means to whoever finds it; `unused` says that he has brought a seed."""
     why = record.ended or "signed_out"
-    return SessionEnded(_OVER[why], reason=why, epoch=record.epoch)
+    said = _OVER[why] + (_UNUSED if unused else "")
+    return SessionEnded(said, reason=why, epoch=record.epoch)
 
 
 def spends(seen: Seen) -> str | None:

@@ -104,9 +104,10 @@ class Flight:
         self.landed, self.stalled = Gate(), Gate()
         self.outcome: Outcome | None = None
         self.brought: Tokens | None = None
+        self.is_late = False  # it found what had been bought before it took off
         self._over = Gate()
         self._attempts = 0
-        self._started = monotonic()
+        self.started = monotonic()
         self._grant, self._clock, self.needed, self._land = grant, clock, needed, land
         self._bring, self.insists = bring, insists
         self._patience, self._wait, self._clear = patience, wait, clear
@@ -131,7 +132,7 @@ class Flight:
         return {
             "flight": self.number,
             "waiters": self.landed.waiters + self.stalled.waiters,
-            "duration": monotonic() - self._started,
+            "duration": monotonic() - self.started,
             "attempts": self._attempts,
         }
 

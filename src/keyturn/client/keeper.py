@@ -23,13 +23,14 @@ from keyturn.client.errand import meaning, unforeseen
 from keyturn.client.flight import Flight
 from keyturn.client.grants import Grant
 from keyturn.client.lookout import Holder
-from keyturn.client.record import Version, fingerprint
+from keyturn.client.record import Record, Version, fingerprint
 from keyturn.client.saver import Saver
 from keyturn.client.seed import Seeded
 from keyturn.client.sharing import Move, decide, is_valid
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import Lease
 from keyturn.client.wait import TRIES, Wait
+from keyturn.clocks import monotonic
 from keyturn.errors import KeyturnError, NotSignedIn, OutcomeUnknown, SessionEnded, TokenStoreUnavailable
 from keyturn.tokens import Tokens
 
@@ -97,6 +98,7 @@ class Keeper(Saver):
         seen = await self._read()
         found = self._newer(seen, flight.carried)
         if found is not None:
+            flight.is_late = _is_late(seen, flight)
             return found
         if wait.since is not None:
             _raise_failure(seen, wait.since)
@@ -125,9 +127,13 @@ class Keeper(Saver):
         if self._starts and (self._reseed or (self._signs_in and record.ended)):
             return None
         if record.ended is not None:
-            self._starts = False
-            raise over(record)
+            raise self._over(record)
         return seen.tokens if record.version != _version(carried) and is_valid(record, seen.now()) else None
+
+    def _over(self, record: Record) -> SessionEnded:
+        """Return what a tombstone means to who finds it, and to who came with a seed."""
+        unused, self._starts = self._starts and self._seed is not None, False
+        return over(record, unused=unused)
 
     async def _heed(self, seen: Seen, flight: Flight) -> None:
         """Leave the end point alone for as long as it asked another process for that."""
@@ -159,14 +165,14 @@ class Keeper(Saver):
         if record is None or (verdict.move is Move.OVER and self._starts and self._signs_in):
             return await self._begin(seen, lease, flight)
         if record.ended is not None:
-            self._starts = False
-            raise over(record)
+            raise self._over(record)
         if verdict.move is Move.UNKNOWN:
             raise OutcomeUnknown(
                 "a process sent the refresh token, or was about to, and did not live to tell what came of it;"
                 " it is not sent again unasked: sign in, or retry_unknown()"
             )
         if verdict.move is Move.ADOPT:
+            flight.is_late = _is_late(seen, flight)
             return seen.tokens
         return await self._spend(seen, verdict.first_sent, lease, flight)
 
@@ -233,11 +239,13 @@ class Keeper(Saver):
         spent, failed, flight.insists = True, None, False  # once is what was asked for
         try:
             pair = await flight.buy(tokens, sent_ago=age, may=lambda: lease.held)
+            self._sending = None
             if pair is not None:
                 self._sending = None  # what is told from here on is told of the save
                 return await self._save(tokens.next(pair, self._entry.clock()), marked, lease)
             spent = flight.sent
         except SessionEnded as error:
+            self._sending = None  # what we write now is no news to us
             if await self._is_refused(marked):
                 raise
             events.logger.info("keyturn: %s, but another process has newer tokens", error)
@@ -282,6 +290,11 @@ class Keeper(Saver):
                 await self._entry.fail(marked, told, lease, spent=spent)
         except Exception as failed:  # noqa: BLE001 - what the exchange came to is not lost over it
             events.logger.debug("keyturn: %s: a failure was not noted: %s", self._entry.name, meaning(failed))
+
+
+def _is_late(seen: Seen, flight: Flight) -> bool:
+    """Tell whether what was seen had been saved before the flight took off."""
+    return seen.record is not None and seen.record.saved_at < seen.now() - (monotonic() - flight.started)
 
 
 def _version(carried: Snapshot) -> Version | None:

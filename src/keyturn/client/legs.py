@@ -17,7 +17,7 @@ import asyncio
 import threading
 from typing import Any, TypeVar
 
-from keyturn.client.authflow import Call, Journey, adopt, authflow, depart, redeem
+from keyturn.client.authflow import Call, Journey, adopt, authflow, depart, equip
 from keyturn.client.credentials import Credentials
 from keyturn.client.snapshot import Snapshot
 
@@ -63,9 +63,8 @@ class Embarked:
 
 def embark(credentials: Credentials, call: Call[Response]) -> Journey[Embarked]:
     """Attach the tokens to leave with to a request for one of our origins. Raises as `get_tokens`."""
-    before = credentials.tokens
-    snapshot = yield from redeem(credentials.ticket(once=not call.replayable()))
-    embarked = Embarked(snapshot, renewed=before is not None and snapshot.supersedes(before))
+    snapshot, renewed = yield from equip(credentials, call)
+    embarked = Embarked(snapshot, renewed=renewed)
     if credentials.carrier.renews:
         if credentials.turnstile.crowded:
             turn = credentials.turnstile.enter()

@@ -78,7 +78,7 @@ class CredentialsPool(Closing):
         carrier: Carrier | None = None,
         store: str = "memory://",
         reseed: bool = False,
-        encryption_keys: Sequence[str | bytes] = (),
+        encryption_keys: Sequence[str | bytes] | None = None,
         on_event: events.Callback | None = None,
         retry_for: timedelta = timedelta(seconds=30),
         clock: Clock = now,

@@ -51,6 +51,11 @@ class Ticket:
         flight = self._flight
         return flight is not None and self._snapshot.is_awaited and not flight.figures()["attempts"]
 
+    @property
+    def is_late(self) -> bool:
+        """Tell whether it came to what another process had bought before anybody waited here."""
+        return self._flight is not None and self._flight.is_late
+
     def redeem(self) -> Snapshot:
         """Return the snapshot to go with. Raises what the flight ended with, or RefreshTimeout."""
         flight = self._flight

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from keyturn.client.record import Record, Version
-from keyturn.client.token_stores import TokenStore, new_store
+from keyturn.client.token_stores import RELEASED, TokenStore, new_store
 from keyturn.errors import TokenStoreUnavailable
 from tests.client.token_stores.contract import TokenStoreContract
 from tests.client.token_stores.kit import a_record, leased, next_of, on_loop
@@ -91,7 +91,7 @@ def test_after_a_failover_the_new_primary_is_read_and_written(
         assert (await store.read(NAME)).record == second
         await hear(heard, None)  # subscribed again
         await (await leased(store, NAME, 60.0)).release()
-        await hear(heard, None)
+        await hear(heard, RELEASED)
         await written(store, third, second)
         await hear(heard, third.version)
 

@@ -186,11 +186,15 @@ def check_shared(url: str, name: str | None, *, reseed: bool, keys: object) -> N
     """Raise ConfigurationError for arguments that a store cannot work with; see `Credentials`."""
     given: object = name
     if url == MEMORY:
-        if reseed or keys:
+        if reseed or keys is not None:
             raise ConfigurationError(
                 "reseed and encryption_keys are for a shared store, as in store='file:///…'"
             )
         return
+    if keys is not None and not keys:
+        raise ConfigurationError(
+            "encryption_keys is empty: give a key, or None to store tokens in plain text"
+        )
     if given is None:
         raise ConfigurationError("a shared store knows tokens by a name: name='dashboard:alice'")
     if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_NAME or not given.isprintable():
