@@ -121,8 +121,9 @@ def judge(
     """Return what becomes of a request that one of our origins refused.
 
     `carried` tells whether it still carried `snapshot` when it was refused,
-    `renewed` whether a refresh was already made for it: tokens that another
-    process had bought before that are none.
+    `renewed` whether a refresh was already made for it. Tokens that another
+    process has bought may be from long before, and be refused as well: found
+    once, they are no refresh.
     """
     if replays >= MOST_REPLAYS:
         return Verdict.HAND_OVER
@@ -154,7 +155,7 @@ def authflow(
         return cast(Response, (yield Step.SEND))
     else:
         snapshot, renewed = yield from equip(credentials, call)
-    replays = 0
+    replays, found = 0, False
     turn: Gate | None = None
     try:
         while True:
@@ -189,7 +190,7 @@ def authflow(
             if verdict is Verdict.RENEW:
                 ticket = credentials.refusal_ticket(snapshot)
                 snapshot = yield from redeem(ticket)
-                renewed = not ticket.is_late
+                renewed, found = found or not ticket.has_found, ticket.has_found
             else:
                 if replays >= _IN_PARALLEL and turn is None:
                     turn = credentials.turnstile.enter()
@@ -207,7 +208,7 @@ def equip(credentials: Credentials, call: Call[Response]) -> Journey[tuple[Snaps
     before = credentials.tokens
     ticket = credentials.ticket(once=not call.replayable())
     snapshot = yield from redeem(ticket)
-    return snapshot, before is not None and snapshot.supersedes(before) and not ticket.is_late
+    return snapshot, before is not None and snapshot.supersedes(before) and not ticket.has_found
 
 
 def _send(credentials: Credentials, call: Call[Response], snapshot: Snapshot) -> Journey[Response]:

@@ -104,10 +104,9 @@ class Flight:
         self.landed, self.stalled = Gate(), Gate()
         self.outcome: Outcome | None = None
         self.brought: Tokens | None = None
-        self.is_late = False  # it found what had been bought before it took off
         self._over = Gate()
         self._attempts = 0
-        self.started = monotonic()
+        self._started = monotonic()
         self._grant, self._clock, self.needed, self._land = grant, clock, needed, land
         self._bring, self.insists = bring, insists
         self._patience, self._wait, self._clear = patience, wait, clear
@@ -127,12 +126,17 @@ class Flight:
         """Tell whether the token may be spent and the outcome is still open."""
         return self._ambiguous or (self._wire is not None and self._wire.sent)
 
+    @property
+    def has_found(self) -> bool:
+        """Tell whether nothing was sent, and another process may have bought what it came to."""
+        return self._bring is not None and not self._attempts
+
     def figures(self) -> Figures:
         """Return what the events tell of a flight."""
         return {
             "flight": self.number,
             "waiters": self.landed.waiters + self.stalled.waiters,
-            "duration": monotonic() - self.started,
+            "duration": monotonic() - self._started,
             "attempts": self._attempts,
         }
 

@@ -30,7 +30,6 @@ from keyturn.client.sharing import Move, decide, is_valid
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import Lease
 from keyturn.client.wait import TRIES, Wait
-from keyturn.clocks import monotonic
 from keyturn.errors import KeyturnError, NotSignedIn, OutcomeUnknown, SessionEnded, TokenStoreUnavailable
 from keyturn.tokens import Tokens
 
@@ -98,7 +97,6 @@ class Keeper(Saver):
         seen = await self._read()
         found = self._newer(seen, flight.carried)
         if found is not None:
-            flight.is_late = _is_late(seen, flight)
             return found
         if wait.since is not None:
             _raise_failure(seen, wait.since)
@@ -172,7 +170,6 @@ class Keeper(Saver):
                 " it is not sent again unasked: sign in, or retry_unknown()"
             )
         if verdict.move is Move.ADOPT:
-            flight.is_late = _is_late(seen, flight)
             return seen.tokens
         return await self._spend(seen, verdict.first_sent, lease, flight)
 
@@ -290,11 +287,6 @@ class Keeper(Saver):
                 await self._entry.fail(marked, told, lease, spent=spent)
         except Exception as failed:  # noqa: BLE001 - what the exchange came to is not lost over it
             events.logger.debug("keyturn: %s: a failure was not noted: %s", self._entry.name, meaning(failed))
-
-
-def _is_late(seen: Seen, flight: Flight) -> bool:
-    """Tell whether what was seen had been saved before the flight took off."""
-    return seen.record is not None and seen.record.saved_at < seen.now() - (monotonic() - flight.started)
 
 
 def _version(carried: Snapshot) -> Version | None:

@@ -43,6 +43,7 @@ _TRIES = 10
 _POLL, _POLL_EACH = 0.02, 0.001  # seconds: the least, and what each further waiter of this process adds
 _POLL_IF_TOLD, _POLL_IF_TOLD_EACH = 0.3, 0.01  # a holder that dies tells nobody
 _LOOK_AGAIN = 1.0
+_BLUR = 0.05  # seconds, within which nobody can tell what was first: asking for the time takes time
 
 
 class Holder(Protocol):
@@ -146,7 +147,7 @@ class Lookout:
         record, since = seen.record, self._untold
         if record is None or record.ended is not None:
             return False
-        is_older = since is not None and record.began_at <= seen.now() - (monotonic() - since)
+        is_older = since is not None and record.began_at <= seen.now() - (monotonic() - since) + _BLUR
         return is_older or record.epoch == self._ended
 
     async def _bury(self, seen: Seen, held: str | None = None) -> bool:

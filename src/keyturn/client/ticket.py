@@ -52,9 +52,9 @@ class Ticket:
         return flight is not None and self._snapshot.is_awaited and not flight.figures()["attempts"]
 
     @property
-    def is_late(self) -> bool:
-        """Tell whether it came to what another process had bought before anybody waited here."""
-        return self._flight is not None and self._flight.is_late
+    def has_found(self) -> bool:
+        """Tell whether it came to what another process had bought, perhaps long before this wait."""
+        return self._flight is not None and self._flight.has_found
 
     def redeem(self) -> Snapshot:
         """Return the snapshot to go with. Raises what the flight ended with, or RefreshTimeout."""
