@@ -99,7 +99,16 @@ def test_a_wrong_secret_or_another_client_is_refused(strict_server: StrictServer
         {"jti": None},
         {"iat": int(time.time()) + 3600},
     ],
-    ids=str,
+    ids=[
+        "iss",
+        "sub",
+        "aud",
+        "exp past",
+        "exp far",
+        "no exp",
+        "no jti",
+        "iat ahead",
+    ],  # the same in every worker
 )
 def test_an_assertion_that_rfc_7523_3_forbids_is_refused(
     strict_server: StrictServer, claims: dict[str, object]
