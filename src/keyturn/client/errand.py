@@ -99,7 +99,7 @@ class Persistent(Errand[None]):
     async def _persist(self) -> None:
         for attempts in itertools.count(1):
             with suppress(TimeoutError):
-                async with asyncio.timeout(schedule.backoff(attempts, random.random())):  # noqa: S311
+                async with asyncio.timeout(schedule.backoff(attempts, random.random())):  # noqa: S311 - no secret
                     await self._hurry.wait()
             self._hurry.clear()
             if await self._attempt(attempts + 1):
