@@ -29,7 +29,7 @@ NOW = 1_795_000_000.0  # 2026-11-18 11:06:40 UTC
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the URL of an empty store, which the environment names too."""
     url = (tmp_path / "tokens").as_uri()
-    monkeypatch.setenv("TOKEN_STORE", url)
+    monkeypatch.setenv("KEYTURN_STORE", url)
     return url
 
 

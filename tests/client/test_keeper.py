@@ -22,8 +22,9 @@ from keyturn.client.errand import Errand
 from keyturn.client.grants import Grant
 from keyturn.client.httpx2 import Auth
 from keyturn.client.record import Failure, Marker, Record, Version, fingerprint
+from keyturn.client.shelf import shelf
 from keyturn.client.snapshot import Snapshot
-from keyturn.client.token_stores import Lease, TokenStore, new_store, shelf
+from keyturn.client.token_stores import Lease, TokenStore, new_store
 from keyturn.client.token_stores.file import FileStore
 from keyturn.client.token_stores.file_lease import FileLease
 from keyturn.clocks import now
@@ -153,7 +154,7 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         store.fails = fails
         return store
 
-    monkeypatch.setattr(token_stores, "new_store", make)
+    monkeypatch.setattr("keyturn.client.shelf.new_store", make)
     return fails
 
 

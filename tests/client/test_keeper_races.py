@@ -18,8 +18,9 @@ from keyturn.client import entry, events, grants, loop, schedule, token_stores, 
 from keyturn.client.errand import Errand
 from keyturn.client.flight import Flight
 from keyturn.client.record import Failure, Record, Version
+from keyturn.client.shelf import shelf
 from keyturn.client.snapshot import Snapshot
-from keyturn.client.token_stores import Changed, Lease, TokenStore, shelf
+from keyturn.client.token_stores import Changed, Lease, TokenStore
 from keyturn.client.token_stores.file import FileStore
 from keyturn.clocks import monotonic, now
 from keyturn.testing import StrictServer
@@ -163,7 +164,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
         store.notifies = script.notifies
         return store
 
-    monkeypatch.setattr(token_stores, "new_store", make)
+    monkeypatch.setattr("keyturn.client.shelf.new_store", make)
     yield script
     for pause in script.pauses:
         pause.go()

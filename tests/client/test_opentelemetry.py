@@ -444,6 +444,13 @@ def test_a_pair_that_came_with_a_response_is_an_adoption() -> None:
     assert (recorder.count("adoptions"), recorder.spans) == (1, [])
 
 
+def test_a_save_that_fails_is_counted() -> None:
+    recorder = Recorder()
+    cause = keyturn.TokenStoreUnavailable("away")
+    recorder.telemetry(events.SaveFailed(name="alice", epoch="e", generation=1, attempts=2, cause=cause))
+    assert (recorder.count("save_failures"), recorder.spans) == (1, [])
+
+
 # How it is put together
 
 

@@ -84,7 +84,7 @@ def surroundings(tokens: keyturn.Tokens, store: str, **more: str) -> dict[str, s
     assert tokens.refresh is not None
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith("COV")},
-        "TOKEN_STORE": store,
+        "KEYTURN_STORE": store,
         "ACCESS_TOKEN": tokens.access,
         "REFRESH_TOKEN": tokens.refresh,
         **more,

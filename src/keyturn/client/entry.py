@@ -7,13 +7,16 @@ are this process's own, and a reading shows both at one moment.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from keyturn.client.errand import unforeseen
 from keyturn.client.record import EndedWhy, Failure, Marker, Record, Version, fingerprint
 from keyturn.client.sealing import Sealing
+from keyturn.client.shelf import shelf
 from keyturn.client.snapshot import Snapshot
-from keyturn.client.token_stores import Lease, TokenStore, shelf
+from keyturn.client.token_stores import Lease, Reading, TokenStore, place
 from keyturn.clocks import monotonic
 from keyturn.errors import (
     KeyturnError,
@@ -25,7 +28,7 @@ from keyturn.errors import (
 )
 
 _OVER: dict[EndedWhy, str] = {
-    "signed_out": "somebody signed out in another process: sign in again",
+    "signed_out": "somebody signed out, for every process that shares this session: sign in again",
     "refused": "the session has ended, as another process was told: sign in again",
 }
 _UNUSED = (
@@ -81,7 +84,10 @@ class Entry:
         Raises as `TokenStore.read`, and RefreshMisconfigured where no key opens them.
         """
         began = monotonic()
-        reading = await self.store.read(self.name)
+        with self._noted():
+            return self._seen(await self.store.read(self.name), began, opened)
+
+    def _seen(self, reading: Reading, began: float, opened: bool) -> Seen:
         own_now, record = self.clock(), reading.record
         tokens = None
         if record is not None and record.sealed is not None and opened:
@@ -166,10 +172,30 @@ class Entry:
 
     async def _write(self, record: Record, seen: Seen, lease: Lease | None = None) -> bool:
         self.wrote = record.version  # before it is told of
-        written = await self.store.write(self.name, record, over=seen.version, under=lease)
+        with self._noted():
+            written = await self.store.write(self.name, record, over=seen.version, under=lease)
         if not written:
             self.wrote = None  # another's, if it is there
         return written
+
+    async def lease(self, seconds: float) -> Lease | None:
+        """Return the lease if nobody holds it. Raises as `TokenStore.try_lease`."""
+        with self._noted():
+            return await self.store.try_lease(self.name, seconds)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Give an error of the store its meaning, and note where it happened."""
+        note = f"keyturn: {self.name} in {place(self.url)}"
+        try:
+            yield
+        except KeyturnError as error:
+            error.add_note(note)
+            raise
+        except Exception as error:  # noqa: BLE001 - a driver raises what it likes
+            known = unforeseen(error)
+            known.add_note(note)
+            raise known from None
 
 
 def is_behind(record: Record, own: Snapshot) -> bool:

@@ -106,11 +106,6 @@ class Persistent(Errand[None]):
                 return
 
 
-def meaning(error: Exception) -> KeyturnError:
-    """Return what an exception of a token store means."""
-    return error if isinstance(error, KeyturnError) else unforeseen(error)
-
-
 def unforeseen(error: Exception) -> TokenStoreUnavailable:
     """Return what an exception of a token store's driver means, without its text, which may hold a secret."""
     frames = traceback.extract_tb(error.__traceback__)

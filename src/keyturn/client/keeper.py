@@ -19,7 +19,7 @@ import asyncio
 
 from keyturn.client import events
 from keyturn.client.entry import Entry, Seen, failure_of, is_behind, over, spends
-from keyturn.client.errand import meaning, unforeseen
+from keyturn.client.errand import unforeseen
 from keyturn.client.flight import Flight
 from keyturn.client.grants import Grant
 from keyturn.client.lookout import Holder
@@ -285,8 +285,8 @@ class Keeper(Saver):
         try:
             async with asyncio.timeout(_LONGEST_NOTE):
                 await self._entry.fail(marked, told, lease, spent=spent)
-        except Exception as failed:  # noqa: BLE001 - what the exchange came to is not lost over it
-            events.logger.debug("keyturn: %s: a failure was not noted: %s", self._entry.name, meaning(failed))
+        except (KeyturnError, TimeoutError) as failed:  # what the exchange came to is not lost over it
+            events.logger.debug("keyturn: %s: a failure was not noted: %s", self._entry.name, failed)
 
 
 def _version(carried: Snapshot) -> Version | None:

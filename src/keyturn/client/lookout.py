@@ -22,13 +22,15 @@ from typing import Protocol
 
 from keyturn.client import events, loop
 from keyturn.client.entry import Entry, Seen, is_behind, over
-from keyturn.client.errand import Errand, unforeseen
+from keyturn.client.errand import Errand
 from keyturn.client.grants import Grant
 from keyturn.client.place import LONGEST_CLOSING, Place, give_back
 from keyturn.client.record import Version
 from keyturn.client.sharing import Rules
+from keyturn.client.shelf import shelf
 from keyturn.client.snapshot import Snapshot
-from keyturn.client.token_stores import RELEASED, Changed, Lease, shelf
+from keyturn.client.token_stores import RELEASED, Changed, Lease
+from keyturn.client.wait import TRIES
 from keyturn.clocks import monotonic
 from keyturn.errors import (
     CredentialsClosed,
@@ -39,7 +41,6 @@ from keyturn.errors import (
 )
 from keyturn.tokens import Tokens
 
-_TRIES = 10
 _POLL, _POLL_EACH = 0.02, 0.001  # seconds: the least, and what each further waiter of this process adds
 _POLL_IF_TOLD, _POLL_IF_TOLD_EACH = 0.3, 0.01  # a holder that dies tells nobody
 _LOOK_AGAIN = 1.0
@@ -112,7 +113,7 @@ class Lookout:
             raise CredentialsClosed("these credentials are closed")
         self._watch()
         async with self._place.open(), self._lease_if_it_comes(may_wait=may_wait):
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 if await self._entry.save(first, await self._read(opened=False)):
                     break
             else:
@@ -133,7 +134,7 @@ class Lookout:
         """
         self._watch()
         async with self._place.open(), self._lease_if_it_comes(may_wait=may_wait):
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 seen = await self._seen_or_sealed()
                 if seen.record is not None and not self._is_left(seen):
                     self._untold = None
@@ -220,13 +221,11 @@ class Lookout:
     async def look(self) -> None:
         """Compare the record with what is held here, and bring the older of the two up to date."""
         try:
-            for _ in range(_TRIES):
+            for _ in range(TRIES):
                 if await self._is_agreed():
                     return
         except KeyturnError as error:
             events.logger.debug("keyturn: %s: the record was not looked at: %s", self._entry.name, error)
-        except Exception as error:  # noqa: BLE001 - a driver raises what it likes
-            events.logger.warning("keyturn: %s: %s", self._entry.name, unforeseen(error))
 
     async def _is_agreed(self) -> bool:
         own = self._own()
@@ -261,7 +260,7 @@ class Lookout:
     async def _lease(self) -> Lease | None:
         """Return the lease if it is free. Who is cancelled while asking does not keep it."""
         seconds = self._rules.lease(self._grant.timeout)
-        asking = asyncio.ensure_future(self._entry.store.try_lease(self._entry.name, seconds))
+        asking = asyncio.ensure_future(self._entry.lease(seconds))
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:

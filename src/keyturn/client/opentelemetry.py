@@ -84,6 +84,9 @@ class Telemetry:
         self._replays = meter.create_counter(
             "keyturn.client.replays", "{replay}", "Refused requests that were sent again"
         )
+        self._unsaved = meter.create_counter(
+            "keyturn.client.save_failures", "{attempt}", "Attempts to save new tokens that failed"
+        )
         self._waits = meter.create_histogram(
             "keyturn.client.wait.duration",
             "s",
@@ -104,6 +107,8 @@ class Telemetry:
                 self._replays.add(1, self._series(event))
             case events.Adopted():
                 self._adoptions.add(1, self._series(event))
+            case events.SaveFailed():
+                self._unsaved.add(1, self._series(event))
             case events.Refreshing():
                 self._take_off(event)
             case events.Landing():

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from keyturn.client import loop
 from keyturn.client.entry import Entry
 from keyturn.client.errand import Errand
-from keyturn.client.token_stores import Changed, Lease, shelf
+from keyturn.client.shelf import shelf
+from keyturn.client.token_stores import Changed, Lease
 
 LONGEST_CLOSING = 3.0  # seconds
 

@@ -13,7 +13,6 @@ import contextvars
 from collections.abc import Awaitable, Callable
 
 from keyturn.client import events, loop
-from keyturn.client.errand import meaning
 from keyturn.client.flight import Flight, aboard
 from keyturn.client.gate import Gate
 from keyturn.client.grants.grant import Revoking
@@ -107,8 +106,8 @@ class Revocation:
     async def _buried(self, bury: Callable[[], Awaitable[Tokens | None]]) -> Tokens | None:
         try:
             return await bury()
-        except Exception as error:  # noqa: BLE001 - a driver raises what it likes
-            self._error = meaning(error)
+        except KeyturnError as error:
+            self._error = error
             return None
 
     def _prefix(self) -> str:

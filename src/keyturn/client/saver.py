@@ -12,16 +12,16 @@ import functools
 
 from keyturn.client import events
 from keyturn.client.entry import Seen, is_behind
-from keyturn.client.errand import Errand, Persistent, meaning
+from keyturn.client.errand import Errand, Persistent
 from keyturn.client.flight import Flight
 from keyturn.client.lookout import Lookout
-from keyturn.client.record import Marker, Version
+from keyturn.client.record import Marker
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import Lease
-from keyturn.errors import TokenStoreUnavailable
+from keyturn.client.wait import TRIES
+from keyturn.errors import KeyturnError, TokenStoreUnavailable
 from keyturn.tokens import Tokens
 
-_TRIES = 10
 _LONGEST_SAVE = 5.0  # seconds, at exit and at `close`
 
 
@@ -40,7 +40,7 @@ class Saver(Lookout):
         """Do as any lookout; what cannot be told now is told later, as long as the process lives."""
         try:
             return await super().end(epoch, may_wait=may_wait)
-        except Exception:
+        except KeyturnError:
             if self._telling is None and self._untold is not None:
                 self._telling = Persistent(self._tell_at_last, longest=_LONGEST_SAVE)
                 self._telling.take_off()
@@ -53,9 +53,8 @@ class Saver(Lookout):
                 while self._untold is not None:
                     if await self._is_agreed():
                         self._untold = None
-        except Exception as error:  # noqa: BLE001 - a driver raises what it likes
-            what = meaning(error)
-            events.logger.info("keyturn: %s: the sign-out could not be told yet: %s", self._entry.name, what)
+        except KeyturnError as error:
+            events.logger.info("keyturn: %s: the sign-out could not be told yet: %s", self._entry.name, error)
             return False
         self._telling = None
         return True
@@ -75,7 +74,7 @@ class Saver(Lookout):
         """Save a pair; None if the record is newer by now. A save that fails goes on, with the lease."""
         try:
             return tokens if await self._store(tokens, over) else None
-        except Exception as error:  # noqa: BLE001 - a driver raises what it likes, and the pair is all there is
+        except KeyturnError as error:
             self._told_of(error, tokens, 1)
             work = functools.partial(self._save_at_last, tokens, over, lease)
             self._saving, self._kept = Persistent(work, longest=_LONGEST_SAVE), lease
@@ -85,13 +84,10 @@ class Saver(Lookout):
 
     async def _store(self, tokens: Snapshot, seen: Seen) -> bool:
         """Write a pair over what was seen, or over what is older still; tell whether it stands there."""
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             if await self._entry.save(tokens, seen):
                 return True
             seen = await self._read(opened=False)  # whatever keys open what has come in between
-            if seen.version == _version(tokens):
-                there = (await self._read()).tokens  # an earlier attempt was written, and its answer lost
-                return there is not None and (_version(there), there.access) == (seen.version, tokens.access)
             if seen.record is not None and not is_behind(seen.record, tokens):
                 break
         return False
@@ -99,7 +95,7 @@ class Saver(Lookout):
     async def _save_at_last(self, tokens: Snapshot, over: Seen, lease: Lease, attempts: int) -> bool:
         try:
             await self._store(tokens, over)
-        except Exception as error:  # noqa: BLE001 - as above
+        except KeyturnError as error:
             self._told_of(error, tokens, attempts)
             return False
         if self._kept is lease:
@@ -117,11 +113,7 @@ class Saver(Lookout):
             if not await saving.settle_async(1.0):
                 raise TokenStoreUnavailable("the last tokens could not be saved yet")
 
-    def _told_of(self, error: Exception, tokens: Snapshot, attempts: int) -> None:
+    def _told_of(self, error: KeyturnError, tokens: Snapshot, attempts: int) -> None:
         holder = self._holder()
         if holder is not None:
-            holder.announce(events.SaveFailed, tokens, cause=meaning(error), attempts=attempts)
-
-
-def _version(tokens: Snapshot) -> Version:
-    return tokens.epoch, tokens.generation
+            holder.announce(events.SaveFailed, tokens, cause=error, attempts=attempts)

@@ -1,4 +1,4 @@
-"""What every token store promises: a class of tests that each store's tests inherit.
+"""What every token store promises: classes of tests that each store's tests inherit.
 
 A test sees the processes that share a place as store objects on one URL, and,
 where it matters, as real processes (`other_process`).
@@ -550,92 +550,6 @@ class TokenStoreContract:
 
         on_loop(main)
 
-    # Watching
-
-    def test_who_watches_is_told_of_every_write_and_release(
-        self, opened: Opener, started: Starter, store: TokenStore
-    ) -> None:
-        if not store.notifies:
-            pytest.skip("this store does not notify")
-        heard: queue.Queue[Version | None] = queue.Queue()
-        on_own_loop: list[bool] = []
-        other = opened()
-        process = started()
-
-        def changed(version: Version | None) -> None:
-            on_own_loop.append(loop.is_current())
-            heard.put(version)
-
-        async def watch() -> None:
-            store.watch(NAME, changed)
-
-        def hear(expected: Version | None) -> None:
-            while heard.get(timeout=WITHIN) != expected:
-                pass
-
-        on_loop(watch)
-        record = self._until_heard(other, heard)
-        for writer in (other, store):
-            record, over = next_of(record), record.version
-            now = record
-            assert on_loop(lambda: writer.write(NAME, now, over=over)) is True  # noqa: B023 - called at once
-            hear(record.version)
-        record, over = next_of(record), record.version
-        assert process.ask("write", name=NAME, record=record.to_json(), over=over) is True
-        hear(record.version)
-        assert process.ask("lease", name=NAME, seconds=600.0) is True
-        process.ask("release", name=NAME)
-        hear(RELEASED)
-        on_loop(on_loop(lambda: leased(other, NAME, 600.0)).release)
-        hear(RELEASED)
-        assert on_loop(lambda: opened().remove(NAME)) is True
-        heard.get(timeout=WITHIN)
-        assert all(on_own_loop)
-
-    def test_who_no_longer_watches_is_told_nothing(self, store: TokenStore, other: TokenStore) -> None:
-        if not store.notifies:
-            pytest.skip("this store does not notify")
-        heard: queue.Queue[Version | None] = queue.Queue()
-        still: queue.Queue[Version | None] = queue.Queue()
-
-        async def watch() -> None:
-            store.watch(NAME, heard.put)
-            store.watch(NAME, still.put)
-            store.watch("another", heard.put)
-
-        async def unwatch() -> None:
-            store.unwatch(NAME, heard.put)
-
-        on_loop(watch)
-        record = self._until_heard(other, heard)
-        on_loop(unwatch)
-        while not heard.empty():
-            heard.get()
-        for generation in range(record.generation + 1, record.generation + 4):
-            newer, over = a_record(NAME, generation=generation), ("epoch-1", generation - 1)
-            assert on_loop(lambda: other.write(NAME, newer, over=over))  # noqa: B023 - called at once
-            while still.get(timeout=WITHIN) != newer.version:
-                pass
-        assert heard.empty()
-
-    def _until_heard(self, writer: TokenStore, heard: queue.Queue[Version | None]) -> Record:
-        """Write until the watcher hears of it, since watching begins in the background; return the last."""
-        record, over = a_record(NAME), None
-
-        def was_heard() -> bool:
-            nonlocal record, over
-            assert on_loop(lambda: writer.write(NAME, record, over=over)) is True
-            try:
-                while heard.get(timeout=0.05) is None:
-                    pass
-            except queue.Empty:
-                over, record = record.version, next_of(record)
-                return False
-            return True
-
-        until(was_heard)
-        return record
-
     # Closing
 
     def test_what_is_closed_is_opened_anew_by_the_next_use(
@@ -684,3 +598,87 @@ class TokenStoreContract:
         for _ in range(5):
             on_loop(main)
         until(lambda: open_descriptors() <= before)
+
+
+class NotifyingStoreContract(TokenStoreContract):
+    """The promises of a token store that tells of changes."""
+
+    def test_who_watches_is_told_of_every_write_and_release(
+        self, opened: Opener, started: Starter, store: TokenStore
+    ) -> None:
+        heard: queue.Queue[Version | None] = queue.Queue()
+        on_own_loop: list[bool] = []
+        other = opened()
+        process = started()
+
+        def changed(version: Version | None) -> None:
+            on_own_loop.append(loop.is_current())
+            heard.put(version)
+
+        async def watch() -> None:
+            store.watch(NAME, changed)
+
+        def hear(expected: Version | None) -> None:
+            while heard.get(timeout=WITHIN) != expected:
+                pass
+
+        on_loop(watch)
+        record = self._until_heard(other, heard)
+        for writer in (other, store):
+            record, over = next_of(record), record.version
+            now = record
+            assert on_loop(lambda: writer.write(NAME, now, over=over)) is True  # noqa: B023 - called at once
+            hear(record.version)
+        record, over = next_of(record), record.version
+        assert process.ask("write", name=NAME, record=record.to_json(), over=over) is True
+        hear(record.version)
+        assert process.ask("lease", name=NAME, seconds=600.0) is True
+        process.ask("release", name=NAME)
+        hear(RELEASED)
+        on_loop(on_loop(lambda: leased(other, NAME, 600.0)).release)
+        hear(RELEASED)
+        assert on_loop(lambda: opened().remove(NAME)) is True
+        heard.get(timeout=WITHIN)
+        assert all(on_own_loop)
+
+    def test_who_no_longer_watches_is_told_nothing(self, store: TokenStore, other: TokenStore) -> None:
+        heard: queue.Queue[Version | None] = queue.Queue()
+        still: queue.Queue[Version | None] = queue.Queue()
+
+        async def watch() -> None:
+            store.watch(NAME, heard.put)
+            store.watch(NAME, still.put)
+            store.watch("another", heard.put)
+
+        async def unwatch() -> None:
+            store.unwatch(NAME, heard.put)
+
+        on_loop(watch)
+        record = self._until_heard(other, heard)
+        on_loop(unwatch)
+        while not heard.empty():
+            heard.get()
+        for generation in range(record.generation + 1, record.generation + 4):
+            newer, over = a_record(NAME, generation=generation), ("epoch-1", generation - 1)
+            assert on_loop(lambda: other.write(NAME, newer, over=over))  # noqa: B023 - called at once
+            while still.get(timeout=WITHIN) != newer.version:
+                pass
+        assert heard.empty()
+
+    def _until_heard(self, writer: TokenStore, heard: queue.Queue[Version | None]) -> Record:
+        """Write until the watcher hears of it, since watching begins in the background; return the last."""
+        record, over = a_record(NAME), None
+
+        def was_heard() -> bool:
+            nonlocal record, over
+            assert on_loop(lambda: writer.write(NAME, record, over=over)) is True
+            try:
+                while heard.get(timeout=0.05) is None:
+                    pass
+            except queue.Empty:
+                over, record = record.version, next_of(record)
+                return False
+            return True
+
+        until(was_heard)
+        return record

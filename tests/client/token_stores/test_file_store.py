@@ -20,7 +20,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from keyturn.client.token_stores import file_lease, new_store
+from keyturn.client.token_stores import file_lease, new_store, private_files
 from keyturn.client.token_stores.file import FileStore
 from keyturn.client.token_stores.file_lease import FileLease, LockedFile
 from keyturn.client.token_stores.private_files import file_name
@@ -415,6 +415,29 @@ def test_a_disk_that_is_read_only_is_found_out_before_anything_is_harmed(small_d
     with pytest.raises(RefreshMisconfigured, match="read-only"):
         lease(store)
     assert on_loop(lambda: store.read(NAME)).record == a_record(NAME)
+
+
+def test_a_disk_that_hangs_holds_up_nobody(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(store)
+    goes_on, has_gone_on = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> bool:
+        goes_on.wait(WITHIN)
+        has_gone_on.set()
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(private_files, "_LONGEST", 0.05)
+        patch.setattr(os, "fsync", hang)
+        patch.setattr(filelock, "lock_descriptor", hang)
+        with pytest.raises(TokenStoreUnavailable, match="stuck"):
+            lease(store)
+        with pytest.raises(TokenStoreUnavailable, match="stuck"):
+            rewrite(store)
+    assert on_loop(lambda: store.read(NAME)).record == a_record(NAME)
+    goes_on.set()
+    assert has_gone_on.wait(WITHIN)
+    on_loop(lambda: leased(store, NAME, 1.0))  # what came too late for its caller was given back
 
 
 # Locks

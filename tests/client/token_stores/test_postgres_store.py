@@ -22,7 +22,7 @@ from keyturn.client.token_stores.postgres import PostgresStore
 from keyturn.client.token_stores.postgres_session import Opener, Session
 from keyturn.client.token_stores.postgres_url import Place
 from keyturn.errors import ConfigurationError, RefreshMisconfigured, TokenStoreUnavailable
-from tests.client.token_stores.contract import NAME, TokenStoreContract, needs_fork
+from tests.client.token_stores.contract import NAME, NotifyingStoreContract, needs_fork
 from tests.client.token_stores.kit import a_record, leased, next_of, on_loop
 from tests.client.token_stores.postgres_place import Schema
 from tests.client.token_stores.postgres_proxy import PoolingProxy, Wire
@@ -38,7 +38,7 @@ def schema(postgres_url: str) -> Iterator[Schema]:
         yield one
 
 
-class TestContract(TokenStoreContract):
+class TestContract(NotifyingStoreContract):
     @pytest.fixture
     def url(self, schema: Schema) -> str:
         """Return the URL of a table of this test's own."""

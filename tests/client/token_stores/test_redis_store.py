@@ -9,10 +9,10 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from tests.client.token_stores.contract import TokenStoreContract
+from tests.client.token_stores.contract import NotifyingStoreContract
 
 
-class TestRedisStore(TokenStoreContract):
+class TestRedisStore(NotifyingStoreContract):
     """The contract on the shared server, under a prefix of each test's own."""
 
     ends_with_its_holder = False

@@ -12,7 +12,7 @@ import pytest
 from keyturn.client.record import Version
 from keyturn.client.token_stores import TokenStore, new_store
 from keyturn.errors import RefreshMisconfigured, TokenStoreUnavailable
-from tests.client.token_stores.contract import TokenStoreContract
+from tests.client.token_stores.contract import NotifyingStoreContract
 from tests.client.token_stores.kit import a_record, leased, next_of, on_loop
 from tests.client.token_stores.redis_server import HOST, RedisCluster, hear, patiently
 
@@ -25,7 +25,7 @@ def cluster() -> Iterator[RedisCluster]:
     nodes.close()
 
 
-class TestRedisClusterStore(TokenStoreContract):
+class TestRedisClusterStore(NotifyingStoreContract):
     """The contract on a cluster, under a prefix of each test's own."""
 
     ends_with_its_holder = False

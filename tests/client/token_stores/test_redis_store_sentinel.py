@@ -12,7 +12,7 @@ import pytest
 from keyturn.client.record import Record, Version
 from keyturn.client.token_stores import RELEASED, TokenStore, new_store
 from keyturn.errors import TokenStoreUnavailable
-from tests.client.token_stores.contract import TokenStoreContract
+from tests.client.token_stores.contract import NotifyingStoreContract
 from tests.client.token_stores.kit import a_record, leased, next_of, on_loop
 from tests.client.token_stores.redis_server import HOST, RedisSentinel, free_port, hear, patiently
 
@@ -27,7 +27,7 @@ def sentinel() -> Iterator[RedisSentinel]:
     servers.close()
 
 
-class TestRedisSentinelStore(TokenStoreContract):
+class TestRedisSentinelStore(NotifyingStoreContract):
     """The contract by way of a sentinel, under a prefix of each test's own."""
 
     ends_with_its_holder = False

@@ -15,22 +15,22 @@ what a failure means is decided in `keyturn.client.keeper`.
 their lock its lease, and what a fork or the end of the process means follows
 from that (see `keyturn.errors.RefreshAfterFork`).
 
-A process has one store object a URL, whoever asks for it. All its coroutines
-run on keyturn's loop.
+A process has one store object a URL, whoever asks for it
+(`keyturn.client.shelf`). All its coroutines run on keyturn's loop.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import PurePath
 from typing import Protocol, Self
 
-from keyturn.client import loop, native
-from keyturn.client.errand import Errand
 from keyturn.client.record import Record, Version
-from keyturn.errors import ConfigurationError, CredentialsClosed, MissingExtra
+from keyturn.errors import ConfigurationError, MissingExtra
 
 Changed = Callable[[Version | None], None]
 RELEASED: Version = ("", -1)  # what is told of a lease that is free again
@@ -170,12 +170,28 @@ def new_store(url: str) -> TokenStore:
     if kind is None:
         known = ", ".join(f"{name}://" for name in ("memory", *_KINDS))
         said = "a token store is named by a URL" if scheme is None else f"there is no token store {scheme!r}"
+        if isinstance(given, PurePath):
+            said += ", as in store=directory.resolve().as_uri()"
+        elif scheme is not None and scheme.lower() in _KINDS:
+            said += "; schemes are written in lower case"
         raise ConfigurationError(f"{said}; the known ones are {known}")
     if kind.needs is not None and find_spec(kind.needs) is None:
         raise MissingExtra(f"{scheme}:// needs {kind.needs}: pip install 'keyturn[{kind.extra}]'")
     module = importlib.import_module(f"keyturn.client.token_stores.{kind.module}")
     store: TokenStore = getattr(module, kind.name).from_url(url)
     return store
+
+
+def place(url: str) -> str:
+    """Return what of a store's URL may be shown: no user, no password, no option.
+
+    Only the scheme, where a character that should have been percent-encoded
+    leaves open what is the password.
+    """
+    scheme, _, rest = url.partition("://")
+    before, option = re.match(r"([^?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    address = before.rpartition("@")[2]
+    return f"{scheme}://{'…' if '@' in option else address}"
 
 
 MEMORY = "memory://"
@@ -199,63 +215,3 @@ def check_shared(url: str, name: str | None, *, reseed: bool, keys: object) -> N
         raise ConfigurationError("a shared store knows tokens by a name: name='dashboard:alice'")
     if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_NAME or not given.isprintable():
         raise ConfigurationError(f"the name is a string of 1 to {_LONGEST_NAME} printable characters")
-
-
-class Shelf:
-    """The stores that this process has open, one a URL, for all credentials that use it."""
-
-    def __init__(self) -> None:
-        self._stores: dict[str, TokenStore] = {}
-        self._users: dict[str, int] = {}
-        self._lock = native.lock()
-        loop.on_fork(self)
-        loop.on_exit(self.close)
-
-    def take(self, url: str) -> None:
-        """Have `url` kept open until it is put back. Raises as `new_store`; no I/O."""
-        with self._lock:
-            if url not in self._stores:
-                self._stores[url] = new_store(url)
-            self._users[url] = self._users.get(url, 0) + 1
-
-    def __getitem__(self, url: str) -> TokenStore:
-        """Return the store that was taken. Raises CredentialsClosed where it was put back."""
-        try:
-            return self._stores[url]
-        except KeyError:
-            raise CredentialsClosed("these credentials are closed") from None
-
-    def put_back(self, url: str) -> TokenStore | None:
-        """Undo one `take`; return the store where it was the last, to be closed on keyturn's loop."""
-        with self._lock:
-            self._users[url] -= 1
-            if self._users[url] > 0:
-                return None
-            del self._users[url]
-            return self._stores.pop(url)
-
-    def close(self) -> None:
-        """Close what is open: the process ends."""
-        if self._stores:
-            closing = Errand(self._aclose, longest=_LONGEST_CLOSING)
-            closing.take_off()
-            closing.settle()
-
-    async def _aclose(self) -> None:
-        for store in list(self._stores.values()):
-            await store.aclose()
-
-    def reset_after_fork(self) -> None:
-        """Start anew in a forked child, with stores of its own."""
-        self._lock = native.lock()
-        for url, store in self._stores.items():
-            store.abandon()
-            _left_alone.append(store)
-            self._stores[url] = new_store(url)
-
-
-_LONGEST_CLOSING = 3.0
-_left_alone: list[
-    TokenStore
-] = []  # kept alive in a child, so that nothing of the parent's is finalized there
-shelf = Shelf()

@@ -25,13 +25,13 @@ from typing import Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from keyturn import clocks
-from keyturn.client.loop import on_thread
 from keyturn.client.record import Record, Version
 from keyturn.client.token_stores import Changed, Lease, Reading
 from keyturn.client.token_stores.file_lease import FileLease, FileLeases, LockedFile, is_held, locked
 from keyturn.client.token_stores.private_files import (
     WINDOWS,
     file_name,
+    on_disk,
     open_private,
     patiently,
     private_directory,
@@ -67,14 +67,14 @@ class FileStore:
 
     async def read(self, name: str) -> Reading:
         """Return the record as it was last written."""
-        record = await on_thread(partial(self._read, name), _THREAD)
+        record = await on_disk(partial(self._read, name), _THREAD)
         return Reading(record, clocks.now())
 
     async def write(
         self, name: str, record: Record, *, over: Version | None, under: Lease | None = None
     ) -> bool:
         """Write the record if what is there now has the version `over`."""
-        return await on_thread(partial(self._write, name, record, over, under), _THREAD)
+        return await on_disk(partial(self._write, name, record, over, under), _THREAD)
 
     async def try_lease(self, name: str, seconds: float) -> FileLease | None:
         """Return the lease of a name, None if anybody holds it. It ends with this process, not with time."""
@@ -88,11 +88,11 @@ class FileStore:
 
     async def names(self) -> list[str]:
         """Return the names that have a record, sorted, damaged ones included."""
-        return await on_thread(self._names, _THREAD)
+        return await on_disk(self._names, _THREAD)
 
     async def remove(self, name: str) -> bool:
         """Forget a name; tell whether there was a record."""
-        return await on_thread(partial(self._remove, name), _THREAD)
+        return await on_disk(partial(self._remove, name), _THREAD)
 
     async def aclose(self) -> None:
         """Release all leases. Nothing else is kept open."""

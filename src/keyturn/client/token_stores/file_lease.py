@@ -31,11 +31,12 @@ from pathlib import Path
 
 import filelock
 
-from keyturn.client import loop, native
+from keyturn.client import native
 from keyturn.client.token_stores import Lease
 from keyturn.client.token_stores.private_files import (
     file_name,
     is_file_at,
+    on_disk,
     open_private,
     private_directory,
     refusal,
@@ -135,7 +136,9 @@ class FileLease:
         """Give it up. Never raises; releasing twice is allowed."""
         if self.held:
             try:
-                await loop.on_thread(self._file.close, "keyturn-lease")
+                await on_disk(self._file.close, "keyturn-lease")
+            except TokenStoreUnavailable:
+                return  # as soon as the disk answers
             except RefreshError:  # no thread is to be had
                 self._file.close()
 
@@ -167,7 +170,7 @@ class FileLeases:
         """
         attempt = _Attempt(self._directory, self.path(name))
         try:
-            file = await loop.on_thread(attempt.run, "keyturn-lease")
+            file = await on_disk(attempt.run, "keyturn-lease")
         except BaseException:
             attempt.call_off()
             raise

@@ -31,9 +31,10 @@ from keyturn.client.record import Record, Version
 from keyturn.client.token_stores import RELEASED, Changed, Lease, Reading
 from keyturn.client.token_stores.postgres_errors import POOLED
 from keyturn.client.token_stores.postgres_link import Broken, Gone, Link, begin, kept
-from keyturn.client.token_stores.postgres_listener import Listener, payload
+from keyturn.client.token_stores.postgres_listener import Listener
 from keyturn.client.token_stores.postgres_session import Opener, Row, Session, Values, keep_for_ever
 from keyturn.client.token_stores.postgres_url import Place
+from keyturn.client.token_stores.watchers import news
 from keyturn.errors import RefreshError, RefreshMisconfigured, TokenStoreUnavailable
 
 _LINKS, _OPENING_TAKES = 2, 16
@@ -109,7 +110,7 @@ class PostgresLease:
             await kept(self._release(session))
 
     async def _release(self, session: Session) -> None:
-        values = {"name": self.name, "payload": payload(self.name, RELEASED)}
+        values = {"name": self.name, "payload": news(self.name, RELEASED)}
         for statement in (_RELEASE, _UNLOCK):
             try:
                 await self._link.run(statement, values, on=session)
@@ -158,7 +159,7 @@ class PostgresStore:
 
     async def remove(self, name: str) -> bool:
         """Delete a name's row, and tell who watches."""
-        return bool(await self._ask(_REMOVE, {"name": name, "payload": payload(name, None)}))
+        return bool(await self._ask(_REMOVE, {"name": name, "payload": news(name, None)}))
 
     async def write(
         self, name: str, record: Record, *, over: Version | None, under: Lease | None = None
@@ -223,7 +224,7 @@ class PostgresStore:
             "epoch": record.epoch,
             "generation": record.generation,
             "record": record.to_json(),
-            "payload": payload(name, record.version),
+            "payload": news(name, record.version),
         }
         if over is not None:
             values |= {

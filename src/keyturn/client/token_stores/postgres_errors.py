@@ -68,4 +68,5 @@ def refused(error: psycopg.Error) -> RefreshError:
 
 def missing_table(ddl: str) -> str:
     """Return what to say where the table is neither there nor ours to make."""
-    return f"there is no table for tokens, and the role may not make it; have somebody run: {ddl}"
+    statement = " ".join(ddl.split())
+    return f"there is no table for tokens, and the role may not make it; have somebody run: {statement}"

@@ -8,40 +8,16 @@ have been missed.
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import random
 
 import psycopg
 
 from keyturn.client import schedule
-from keyturn.client.record import Version
 from keyturn.client.token_stores import Changed
 from keyturn.client.token_stores.postgres_link import Broken, Gone, Link, kept
 from keyturn.client.token_stores.postgres_session import Session
+from keyturn.client.token_stores.watchers import Watchers
 from keyturn.errors import RefreshError
-
-logger = logging.getLogger("keyturn.client")
-
-
-def payload(name: str, version: Version | None) -> str:
-    """Return what is told of a change: whose it is and its version, None for a release or a removal."""
-    told: dict[str, object] = {"name": name}
-    if version is not None:
-        told["epoch"], told["generation"] = version
-    return json.dumps(told, separators=(",", ":"))
-
-
-def parsed(text: str | bytes) -> tuple[str, Version | None] | None:
-    """Return what `payload` wrote, None for anything else: anybody in the database may speak here."""
-    try:
-        told = json.loads(text)
-        name, version = told["name"], None
-        if "epoch" in told:
-            version = str(told["epoch"]), int(told["generation"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return (name, version) if isinstance(name, str) else None
 
 
 class Listener:
@@ -49,23 +25,19 @@ class Listener:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._watchers: dict[str, list[Changed]] = {}
+        self._watchers = Watchers()
         self._starting: asyncio.Task[None] | None = None
         self._heard: tuple[asyncio.AbstractEventLoop, int] | None = None  # where, and over which descriptor
 
     def watch(self, name: str, changed: Changed) -> None:
         """Add a watcher; listen, if nobody has yet."""
-        self._watchers.setdefault(name, []).append(changed)
+        self._watchers.add(name, changed)
         if self._starting is None and self._heard is None:
             self._starting = asyncio.get_running_loop().create_task(self._start())
 
     def unwatch(self, name: str, changed: Changed) -> None:
         """Take a watcher away again."""
-        watchers = self._watchers.get(name, [])
-        if changed in watchers:
-            watchers.remove(changed)
-        if not watchers:
-            self._watchers.pop(name, None)
+        self._watchers.remove(name, changed)
 
     async def aclose(self) -> None:
         """Listen no more, until somebody watches anew."""
@@ -77,7 +49,7 @@ class Listener:
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's connection."""
-        self._watchers, self._heard = {}, None
+        self._watchers, self._heard = Watchers(), None
         self._link.abandon()
 
     async def _start(self) -> None:
@@ -100,7 +72,7 @@ class Listener:
         running, descriptor = asyncio.get_running_loop(), session.connection.fileno()
         self._heard = running, descriptor
         running.add_reader(descriptor, self._hear, session)
-        self._tell_all()
+        self._watchers.tell_all()
         return True
 
     def _hear(self, session: Session) -> None:
@@ -108,9 +80,7 @@ class Listener:
         try:
             line.consume_input()
             while (told := line.notifies()) is not None:
-                heard = parsed(told.extra)
-                if heard is not None:
-                    self._tell(*heard)
+                self._watchers.hear(told.extra)
         except psycopg.Error:
             self._stop_hearing()
             self._link.drop(session)
@@ -122,14 +92,3 @@ class Listener:
             where, descriptor = self._heard
             self._heard = None
             where.remove_reader(descriptor)
-
-    def _tell_all(self) -> None:
-        for name in list(self._watchers):
-            self._tell(name, None)
-
-    def _tell(self, name: str, version: Version | None) -> None:
-        for changed in list(self._watchers.get(name, ())):
-            try:
-                changed(version)
-            except Exception:
-                logger.exception("keyturn: a watcher of the token store failed")

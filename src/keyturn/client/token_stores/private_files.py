@@ -11,6 +11,7 @@ application could not open it afterwards.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import logging
@@ -24,6 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
+from keyturn.client.loop import on_thread
 from keyturn.clocks import monotonic
 from keyturn.errors import RefreshMisconfigured, TokenStoreUnavailable
 
@@ -55,7 +57,20 @@ _NEVER: Final = {
 # What file systems say that do not flush directories, or not for who may not list them.
 _NO_SUCH_WAY: Final = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 _LONGEST_SLUG = 40
+_LONGEST = 10.0  # seconds, for a disk that does not answer
 _PATIENCE = 1.0  # seconds that another process may have a file open on Windows
+
+
+async def on_disk(work: Callable[[], T], thread: str) -> T:
+    """Return what `work` returns, run on a daemon thread of that name; a disk that hangs holds up nobody.
+
+    Raises what it raises, and TokenStoreUnavailable where it takes too long.
+    """
+    try:
+        async with asyncio.timeout(_LONGEST):
+            return await on_thread(work, thread)
+    except TimeoutError:
+        raise TokenStoreUnavailable("the token store does not answer: its disk may be stuck") from None
 
 
 def file_name(name: str) -> str:

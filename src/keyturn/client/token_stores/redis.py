@@ -36,8 +36,9 @@ from keyturn.client.record import Record, Version
 from keyturn.client.token_stores import RELEASED, Changed, Lease, Reading
 from keyturn.client.token_stores.redis_connections import Connections, Script
 from keyturn.client.token_stores.redis_lease import RedisLease
-from keyturn.client.token_stores.redis_listener import Listener, message
+from keyturn.client.token_stores.redis_listener import Listener
 from keyturn.client.token_stores.redis_url import Address, parse
+from keyturn.client.token_stores.watchers import news
 from keyturn.errors import RefreshMisconfigured, TokenStoreUnavailable
 
 _CLOSING = 2.0  # seconds that releasing the leases may take at the end
@@ -81,7 +82,7 @@ class RedisStore:
                 return False
             owner = under.owner
         epoch, generation = ("", "") if over is None else (over[0], str(over[1]))
-        text, told = record.to_json(), "" if over == record.version else message(name, record.version)
+        text, told = record.to_json(), "" if over == record.version else news(name, record.version)
         first = [epoch, generation, text, owner, "0", self._channel, told]
         again = [epoch, generation, text, owner, "1", self._channel, told]
         connections = self._open()
@@ -90,7 +91,7 @@ class RedisStore:
     async def try_lease(self, name: str, seconds: float) -> Lease | None:
         """Return the lease if nobody holds it. It ends `seconds` after the last time that it was renewed."""
         connections = self._open()
-        told = self._channel, message(name, RELEASED)
+        told = self._channel, news(name, RELEASED)
         lease = RedisLease(connections, self._key(name, "lease"), secrets.token_hex(16), seconds, told)
         taking = connections.begin(lease.take())
         try:
@@ -120,7 +121,7 @@ class RedisStore:
 
     async def remove(self, name: str) -> bool:
         """Forget a name; tell whether it had a record."""
-        arguments = [self._channel, message(name)]
+        arguments = [self._channel, news(name, None)]
         return bool(await self._open().run(_REMOVE, [self._key(name, "record")], arguments, again=None))
 
     async def aclose(self) -> None:

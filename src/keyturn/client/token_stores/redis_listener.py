@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 import random
 from collections.abc import Callable
@@ -17,10 +16,9 @@ from collections.abc import Callable
 from redis.asyncio import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from keyturn.client import loop
-from keyturn.client.record import Version
 from keyturn.client.token_stores import Changed
 from keyturn.client.token_stores.redis_errors import refusal
+from keyturn.client.token_stores.watchers import Watchers
 from keyturn.clocks import monotonic
 
 _CONNECT = 3.0  # seconds, to connect and subscribe
@@ -30,42 +28,25 @@ _PAUSES = (0.05, 5.0)
 logger = logging.getLogger("keyturn.client")
 
 
-def message(name: str, version: Version | None = None) -> str:
-    """Return what is published of a name: its new version, or none for a lease or a record that is gone."""
-    said: dict[str, object] = {"name": name}
-    if version is not None:
-        said |= {"epoch": version[0], "generation": version[1]}
-    return json.dumps(said)
-
-
 class Listener:
     """One subscriber a store, and who watches which name."""
 
     def __init__(self, connect: Callable[[], Connection], channel: str) -> None:
         self._connect = connect
         self._channel = channel
-        self._watchers: dict[str, list[Changed]] = {}
+        self._watchers = Watchers()
         self._left = 0.0  # when the last watcher left
         self._failures = 0
         self._task: asyncio.Task[None] | None = None
 
     def watch(self, name: str, changed: Changed) -> None:
         """Call `changed` from now on."""
-        self._watchers.setdefault(name, []).append(changed)
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            loop.call(self._start)
-        else:
-            self._start()
+        self._watchers.add(name, changed)
+        self._start()
 
     def unwatch(self, name: str, changed: Changed) -> None:
         """Call it no more; one that does not watch is no error."""
-        watchers = self._watchers.get(name, [])
-        if changed in watchers:
-            watchers.remove(changed)
-        if not watchers:
-            self._watchers.pop(name, None)
+        self._watchers.remove(name, changed)
         self._left = monotonic()
 
     async def close(self) -> None:
@@ -103,8 +84,7 @@ class Listener:
                 await connection.send_command("SUBSCRIBE", self._channel)
                 await connection.read_response()
             self._failures = 0
-            for name in list(self._watchers):
-                self._tell(name, None)
+            self._watchers.tell_all()
             await self._hear_from(connection)
         finally:
             await connection.disconnect(nowait=True)
@@ -116,29 +96,12 @@ class Listener:
             if heard is not None:
                 asked = False
                 if heard[0] == b"message":
-                    self._heard(heard[2])
+                    self._watchers.hear(heard[2])
             elif asked:
                 raise RedisConnectionError("it does not answer")
             else:
                 asked = True
                 await connection.send_command("PING", check_health=False)
-
-    def _heard(self, said: bytes) -> None:
-        try:
-            match json.loads(said):
-                case {"name": str(name), "epoch": str(epoch), "generation": int(generation)}:
-                    self._tell(name, (epoch, generation))
-                case {"name": str(name)}:
-                    self._tell(name, None)
-        except ValueError:
-            pass  # not from one of us
-
-    def _tell(self, name: str, version: Version | None) -> None:
-        for changed in list(self._watchers.get(name, ())):
-            try:
-                changed(version)
-            except Exception:
-                logger.exception("a watcher of the token store failed")
 
     def _alone(self) -> bool:
         return not self._watchers and monotonic() - self._left >= _LINGER

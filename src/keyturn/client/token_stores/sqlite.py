@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from keyturn import clocks
 from keyturn.client.record import Record, Version
 from keyturn.client.token_stores import Changed, Lease, Reading
-from keyturn.client.token_stores.file_lease import FileLease, FileLeases
+from keyturn.client.token_stores.file_lease import FileLease, FileLeases, is_held
 from keyturn.client.token_stores.sqlite_file import Connection
 from keyturn.client.token_stores.sqlite_lane import Lane
 from keyturn.errors import ConfigurationError, RefreshMisconfigured
@@ -110,18 +110,13 @@ def _write(
     name: str, record: Record, over: Version | None, under: Lease | None, connection: Connection
 ) -> bool:
     there = _read(name, connection)
-    if (there and there.version) != over or not _is_held(under):
+    if (there and there.version) != over or not is_held(under):
         return False
     connection.execute(
         "INSERT INTO tokens VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET record = excluded.record",
         (name, record.to_json()),
     )
     return True
-
-
-def _is_held(lease: Lease | None) -> bool:
-    """Tell whether a write may go on under a lease: it is held, and nobody has deleted its file."""
-    return lease is None or (lease.is_in_place() if isinstance(lease, FileLease) else lease.held)
 
 
 def _names(connection: Connection) -> list[str]:
