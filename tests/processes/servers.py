@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from tests.client.token_stores.postgres_server import PostgresServer
@@ -17,12 +17,34 @@ from tests.waiting import until
 Which = Literal["leases", "listening", "all"]
 
 
-class OwnRedis:
+class _Own:
+    """A server that is stopped and started at will."""
+
+    def __init__(self, start: Callable[[], None]) -> None:
+        self._start, self._runs = start, True
+
+    def stop(self) -> None:
+        """Kill it."""
+        self._runs = False
+
+    def start(self) -> None:
+        """Start it if it does not run."""
+        if not self._runs:
+            self._start()
+            self._runs = True
+
+    def restart(self) -> None:
+        """Kill it and start it again."""
+        self.stop()
+        self.start()
+
+
+class OwnRedis(_Own):
     """A Redis that keeps what it has when it is killed."""
 
     def __init__(self) -> None:
         self._server = RedisServer("--appendonly", "yes", "--appendfsync", "always")
-        self._runs = True
+        super().__init__(self._server.start)
 
     @property
     def url(self) -> str:
@@ -32,18 +54,7 @@ class OwnRedis:
     def stop(self) -> None:
         """Kill it."""
         self._server.stop()
-        self._runs = False
-
-    def start(self) -> None:
-        """Start it if it does not run."""
-        if not self._runs:
-            self._server.start()
-            self._runs = True
-
-    def restart(self) -> None:
-        """Kill it and start it again."""
-        self.stop()
-        self.start()
+        super().stop()
 
     def forget(self) -> None:
         """Throw all data away, leases included."""
@@ -71,12 +82,12 @@ class OwnRedis:
         self._server.close()
 
 
-class OwnPostgres:
+class OwnPostgres(_Own):
     """A PostgreSQL that recovers when it is killed."""
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
-        self._runs = True
+        super().__init__(server.start)
 
     @property
     def url(self) -> str:
@@ -86,18 +97,7 @@ class OwnPostgres:
     def stop(self) -> None:
         """Kill it with all that belongs to it."""
         self._server.stop(signal.SIGQUIT)
-        self._runs = False
-
-    def start(self) -> None:
-        """Start it if it does not run."""
-        if not self._runs:
-            self._server.start()
-            self._runs = True
-
-    def restart(self) -> None:
-        """Kill it and start it again."""
-        self.stop()
-        self.start()
+        super().stop()
 
     def terminate(self, which: Which) -> int:
         """End the connections that hold leases, those that listen, or all; return how many there were."""

@@ -50,7 +50,7 @@ class Watchers:
             match json.loads(told):
                 case {"name": str(name), "epoch": str(epoch), "generation": int(generation)}:
                     self.tell(name, (epoch, generation))
-                case {"name": str(name)}:
+                case {"name": str(name), **more} if not more:
                     self.tell(name, None)
         except (ValueError, RecursionError):
             pass
