@@ -144,8 +144,9 @@ class _Writer:
             self._kill(self._one(*self._everyone()))
 
     def _chaos(self) -> None:
-        """Let chance decide what a strike meets."""
-        self._do("delay", how=round(self._random.uniform(0.05, 0.3), 2))
+        """Let chance decide what a strike meets; what the dead have sent is decided as in `_slow`."""
+        seconds = round(self._random.uniform(0.05, 0.3), 2)
+        self._do("delay", how=seconds)
         self._expire()
         self._ask(*self._everyone())
         self._do("wait", how=round(self._random.uniform(0.0, 0.3), 3))
@@ -157,6 +158,7 @@ class _Writer:
             self._pass_by()
             self._do("wake", victim)
         self._do("delay", how=0)
+        self._do("wait", how=seconds)
 
     def _slow(self) -> None:
         """Let exchanges take longer than anybody waits for them, or nearly.
