@@ -48,3 +48,11 @@ def test_an_error_that_travels_to_another_process_or_task_keeps_its_evidence(
         assert type(twin) is type(error)
         assert twin is not error
         assert (str(twin), vars(twin)) == (str(error), vars(error))
+
+
+def test_what_is_noted_on_one_of_many_copies_is_not_on_the_others() -> None:
+    error = errors.NotSignedIn("nobody")
+    error.add_note("where")
+    twin = error.again()
+    twin.add_note("what for")
+    assert (error.__notes__, twin.__notes__) == (["where"], ["where", "what for"])

@@ -72,6 +72,8 @@ def _rebuilt(kind: type[AnyError], args: tuple[object, ...], state: dict[str, ob
     twin = kind.__new__(kind)
     twin.args = args
     twin.__dict__.update(state)
+    if "__notes__" in state:
+        twin.__notes__ = list(twin.__notes__)  # what is noted on one is not on all
     return twin
 
 

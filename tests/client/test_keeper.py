@@ -18,6 +18,7 @@ from cryptography.fernet import Fernet
 
 import keyturn
 from keyturn.client import events, grants, token_stores
+from keyturn.client.entry import Entry
 from keyturn.client.errand import Errand
 from keyturn.client.grants import Grant
 from keyturn.client.httpx2 import Auth
@@ -459,6 +460,107 @@ def test_what_a_dead_holder_may_have_spent_is_not_sent_again_unasked(place: Plac
     assert others[0].retry_unknown().generation == 1
     until(lambda: knows_again(others[1]))
     assert place.server.stats.refreshes == 1
+
+
+@pytest.mark.parametrize("window", [None, 30.0])
+def test_a_retry_that_could_not_be_sent_leaves_the_doubt_as_it_was(
+    place: Place, window: float | None
+) -> None:
+    options = {} if window is None else {"replay_window": timedelta(seconds=window)}
+    seconds = timedelta(seconds=5)
+    away = grants.OAuth2("http://127.0.0.1:9/token", client_id="tests", timeout=seconds, **options)
+    place.credentials(place.server.sign_in()).get_tokens()
+    place.leave_marker(ago=1.0)
+    doubt = place.record().marker
+    here = place.credentials(grant=away, retry_for=timedelta(0))
+
+    with pytest.raises(keyturn.RefreshError):
+        here.retry_unknown()
+
+    assert place.record().marker == doubt
+    with pytest.raises(keyturn.OutcomeUnknown):
+        place.credentials().get_tokens()
+    assert place.server.stats.refreshes == 0
+
+
+@pytest.mark.parametrize("window", [None, 30.0])
+def test_who_cannot_write_his_marker_leaves_the_doubt_as_it_was(
+    place: Place, fails: dict[str, int], window: float | None
+) -> None:
+    options = {} if window is None else {"replay_window": timedelta(seconds=window)}
+    place.credentials(place.server.sign_in()).get_tokens()
+    place.leave_marker(ago=1.0)
+    doubt = place.record().marker
+    here = place.credentials(grant=oauth2(place.server, **options), retry_for=timedelta(0))
+    fails["mark, unheard"] = 1
+
+    with pytest.raises(keyturn.TokenStoreUnavailable):
+        here.retry_unknown()
+
+    assert place.record().marker == doubt
+    assert place.server.stats.refreshes == 0
+
+
+def test_a_marker_that_was_written_and_whose_answer_was_lost_is_taken_back(
+    place: Place, fails: dict[str, int]
+) -> None:
+    here = place.credentials(place.server.sign_in(), retry_for=timedelta(0))
+    held = here.get_tokens()
+    fails["mark, unheard"] = 1
+
+    with pytest.raises(keyturn.TokenStoreUnavailable):
+        here.renew(held)
+
+    assert place.record().marker is None
+    assert place.server.stats.refreshes == 0
+
+
+def test_who_is_closed_twice_before_anything_was_sent_leaves_no_marker(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noting, goes_on = threading.Event(), threading.Event()
+    fail = Entry.fail
+
+    async def slowly(*args: Any, **options: Any) -> None:
+        noting.set()
+        await asyncio.to_thread(goes_on.wait, WITHIN)
+        await fail(*args, **options)
+
+    monkeypatch.setattr(Entry, "fail", slowly)
+    away = grants.OAuth2("http://127.0.0.1:9/token", client_id="tests")
+    here = place.credentials(place.server.sign_in(), grant=away, retry_for=timedelta(seconds=60))
+    held = here.get_tokens()
+    asking = start(lambda: here.renew(held))
+    until(lambda: place.record().marker is not None)
+    here.close(timeout=0.0)
+    assert noting.wait(WITHIN)
+    here.close(timeout=0.0)
+    goes_on.set()
+
+    with pytest.raises(keyturn.KeyturnError):
+        asking.result(WITHIN)
+    until(lambda: place.record().marker is None)
+
+
+def test_a_marker_is_no_younger_than_what_was_sent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = FileStore.read
+
+    async def slowly(self: FileStore, name: str) -> token_stores.Reading:
+        await asyncio.sleep(0.2)
+        return await read(self, name)
+
+    monkeypatch.setattr(FileStore, "read", slowly)
+    place.server.hold_refresh()
+    here = place.credentials(place.server.sign_in(ttl=-1.0))
+    asking = start(here.get_tokens)
+    until(lambda: place.server.stats.refreshes == 1)
+    sent_before = now()
+
+    marker = place.record().marker
+    assert marker is not None
+    assert marker.at <= sent_before
+    place.server.release()
+    asking.result(WITHIN)
 
 
 def knows_again(credentials: keyturn.Credentials) -> bool:

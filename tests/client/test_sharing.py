@@ -53,11 +53,11 @@ def marked(age: float, record: Record = EXPIRED, **other: object) -> Record:
         (marked(0.0), HELD, STRICT, Verdict(Move.UNKNOWN)),
         (marked(0.0), None, STRICT, Verdict(Move.UNKNOWN)),
         (marked(0.0, VALID), HELD, STRICT, Verdict(Move.UNKNOWN)),
-        (marked(0.0), HELD, WINDOW, Verdict(Move.SPEND, NOW)),
-        (marked(9.0), HELD, WINDOW, Verdict(Move.SPEND, NOW - 9.0)),
+        (marked(0.0), HELD, WINDOW, Verdict(Move.SPEND, NOW, marked(0.0).marker)),
+        (marked(9.0), HELD, WINDOW, Verdict(Move.SPEND, NOW - 9.0, marked(9.0).marker)),
         (marked(9.1), HELD, WINDOW, Verdict(Move.UNKNOWN)),
         (marked(1e6), HELD, WINDOW, Verdict(Move.UNKNOWN)),
-        (marked(-1.0), HELD, WINDOW, Verdict(Move.SPEND, NOW + 1.0)),
+        (marked(-1.0), HELD, WINDOW, Verdict(Move.SPEND, NOW + 1.0, marked(-1.0).marker)),
         (marked(-1.1), HELD, WINDOW, Verdict(Move.UNKNOWN)),
         (marked(0.0), HELD, REUSABLE, Verdict(Move.SPEND)),
         # a marker about another pair
@@ -79,7 +79,8 @@ def test_somebody_who_insists_spends_what_may_be_spent_and_nothing_else_changes(
     def insisting(record: Record | None) -> Verdict:
         return decide(record, held=HELD, spends="f", now=NOW, rules=rules, insists=True)
 
-    assert insisting(marked(100.0)) == insisting(EXPIRED) == Verdict(Move.SPEND)
+    assert insisting(marked(100.0)) == Verdict(Move.SPEND, doubt=marked(100.0).marker)
+    assert insisting(EXPIRED) == Verdict(Move.SPEND)
     assert insisting(TOMBSTONE).move is Move.OVER
     assert insisting(NEWER).move is Move.ADOPT
     assert insisting(None).move is Move.ABSENT
@@ -106,4 +107,4 @@ def test_a_marker_of_ours_after_which_nothing_was_sent_stands_for_nothing_but_in
 
     assert verdict(STRICT, record.marker) == Verdict(Move.SPEND)
     assert verdict(STRICT, marked(1.0).marker).move is Move.UNKNOWN
-    assert verdict(WINDOW, record.marker) == Verdict(Move.SPEND, NOW)
+    assert verdict(WINDOW, record.marker) == Verdict(Move.SPEND, NOW, record.marker)

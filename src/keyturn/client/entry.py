@@ -16,7 +16,7 @@ from keyturn.client.record import EndedWhy, Failure, Marker, Record, Version, fi
 from keyturn.client.sealing import Sealing
 from keyturn.client.shelf import shelf
 from keyturn.client.snapshot import Snapshot
-from keyturn.client.token_stores import Lease, Reading, TokenStore, place
+from keyturn.client.token_stores import Lease, TokenStore, place
 from keyturn.clocks import monotonic
 from keyturn.errors import (
     KeyturnError,
@@ -41,18 +41,23 @@ _UNUSED = (
 class Seen:
     """A record as it was read, the snapshot in it, and what the clocks showed then.
 
-    `began` is when the reading began, on the clock that waits are measured by.
+    `began` and `ended` are when the reading did, on the clock that waits are
+    measured by. The store's time is from somewhere between the two.
     """
 
     record: Record | None
     tokens: Snapshot | None
     store_now: float
-    own_now: float
     began: float
+    ended: float
 
     def now(self) -> float:
-        """Return what the store's clock shows now."""
+        """Return what the store's clock shows now at the latest: nothing counts as younger than it is."""
         return self.store_now + monotonic() - self.began
+
+    def earliest_now(self) -> float:
+        """Return what it shows now at the earliest, for what is written down as begun, or as valid until."""
+        return self.store_now + monotonic() - self.ended
 
     @property
     def version(self) -> Version | None:
@@ -83,32 +88,29 @@ class Entry:
 
         Raises as `TokenStore.read`, and RefreshMisconfigured where no key opens them.
         """
-        began = monotonic()
+        began, own_now = monotonic(), self.clock()
         with self._noted():
-            return self._seen(await self.store.read(self.name), began, opened)
+            reading = await self.store.read(self.name)
+            ended, record = monotonic(), reading.record
+            tokens = self._opened(record, own_now - reading.now) if record is not None and opened else None
+        return Seen(record, tokens, reading.now, began, ended)
 
-    def _seen(self, reading: Reading, began: float, opened: bool) -> Seen:
-        own_now, record = self.clock(), reading.record
-        tokens = None
-        if record is not None and record.sealed is not None and opened:
-            expires_at = record.expires_at
-            tokens = Snapshot.of(
-                self._sealing.open(
-                    record.name,
-                    record.epoch,
-                    record.sealed,
-                    expires_at=None if expires_at is None else expires_at - reading.now + own_now,
-                    lifetime=record.lifetime,
-                ),
-                record.epoch,
-                record.generation,
-                own_now,
-            )
-        return Seen(record, tokens, reading.now, own_now, began)
+    def _opened(self, record: Record, ahead: float) -> Snapshot | None:
+        """Return the snapshot in a record, by our own clock, so many seconds ahead of the store's."""
+        if record.sealed is None:
+            return None
+        tokens = self._sealing.open(
+            self.name,
+            record.epoch,
+            record.sealed,
+            expires_at=None if record.expires_at is None else record.expires_at + ahead,
+            lifetime=record.lifetime,
+        )
+        return Snapshot.of(tokens, record.epoch, record.generation, self.clock())
 
     async def save(self, tokens: Snapshot, seen: Seen, *, seed: str | None = None) -> bool:
         """Write `tokens` over what was seen; tell whether that was still there. Markers and failures go."""
-        before, now = seen.record, seen.now()
+        before, now, earliest = seen.record, seen.now(), seen.earliest_now()
         goes_on = before is not None and before.epoch == tokens.epoch
         record = Record(
             name=self.name,
@@ -117,7 +119,7 @@ class Entry:
             began_at=before.began_at if before is not None and goes_on else now,
             saved_at=now,
             sealed=self._sealing.seal(self.name, tokens.epoch, tokens),
-            expires_at=None if tokens.expires_at is None else tokens.expires_at - self.clock() + now,
+            expires_at=None if tokens.expires_at is None else tokens.expires_at - self.clock() + earliest,
             lifetime=tokens.lifetime,
             seed=seed or (None if before is None else before.seed),
         )
@@ -148,7 +150,7 @@ class Entry:
             epoch=record.epoch,
             generation=record.generation,
             fingerprint=spends(seen) or "",
-            at=seen.now() if first_sent is None else first_sent,
+            at=seen.earliest_now() if first_sent is None else first_sent,
         )
         return replace(seen, record=replace(record, marker=marker))
 
@@ -160,12 +162,14 @@ class Entry:
         """Put a marked record back that the store has lost; tell whether nothing came in between."""
         return await self._write(_there(marked), seen)
 
-    async def fail(self, seen: Seen, error: KeyturnError | None, lease: Lease, *, spent: bool) -> None:
-        """Note how an exchange failed; the marker goes, unless the token may be spent."""
+    async def fail(
+        self, seen: Seen, error: KeyturnError | None, lease: Lease, *, marker: Marker | None
+    ) -> None:
+        """Note how an exchange failed; `marker` stays, None where the token is not spent."""
         record = _there(seen)
         noted = replace(
             record,
-            marker=record.marker if spent else None,
+            marker=marker,
             failure=record.failure if error is None else _failure(error, seen.now()),
         )
         await self._write(noted, seen, lease)

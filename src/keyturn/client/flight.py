@@ -194,7 +194,7 @@ class Flight:
         )
 
     def _give_up_unless_sent(self) -> None:
-        if not self.sent:
+        if not self.sent and not self._given_up:  # once: what is noted down on the way out is not broken off
             self._given_up = True
             if self._task is not None:
                 self._task.cancel()
@@ -275,6 +275,7 @@ class Flight:
         try:
             async with asyncio.timeout(self._grant.timeout):
                 pair: object = await self._grant.exchange(tokens, wire)
+            wire.sent = True  # a grant of the user's own need not say so
         except GeneratorExit:
             raise
         except BaseException as error:  # a callable raises what it likes; its meaning is raised below

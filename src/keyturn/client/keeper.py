@@ -23,10 +23,10 @@ from keyturn.client.errand import unforeseen
 from keyturn.client.flight import Flight
 from keyturn.client.grants import Grant
 from keyturn.client.lookout import Holder
-from keyturn.client.record import Record, Version, fingerprint
+from keyturn.client.record import Marker, Record, Version, fingerprint
 from keyturn.client.saver import Saver
 from keyturn.client.seed import Seeded
-from keyturn.client.sharing import Move, decide, is_valid
+from keyturn.client.sharing import Move, Verdict, decide, is_valid
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import Lease
 from keyturn.client.wait import TRIES, Wait
@@ -84,7 +84,7 @@ class Keeper(Saver):
                         flight.stalled.open()
         except (KeyturnError, asyncio.CancelledError):
             raise
-        except Exception as error:  # noqa: BLE001 - a driver raises what it likes, and a flight must land
+        except Exception as error:  # noqa: BLE001 - nothing is foreseen, and a flight must land
             raise unforeseen(error) from None
         finally:
             self._waits -= wait.since is not None
@@ -171,7 +171,7 @@ class Keeper(Saver):
             )
         if verdict.move is Move.ADOPT:
             return seen.tokens
-        return await self._spend(seen, verdict.first_sent, lease, flight)
+        return await self._spend(seen, verdict, lease, flight)
 
     async def _agreed(self, flight: Flight) -> Seen:
         """Return the record, once what is held here, a seed included, stands in it where it should."""
@@ -218,16 +218,14 @@ class Keeper(Saver):
             None if pair is None else await self._save(Snapshot.first(pair, self._entry.clock()), seen, lease)
         )
 
-    async def _spend(
-        self, seen: Seen, first_sent: float | None, lease: Lease, flight: Flight
-    ) -> Snapshot | None:
+    async def _spend(self, seen: Seen, verdict: Verdict, lease: Lease, flight: Flight) -> Snapshot | None:
         """Exchange the record's tokens for the next ones, and save these."""
-        tokens = seen.tokens
+        tokens, first_sent, doubt = seen.tokens, verdict.first_sent, verdict.doubt
         if tokens is None or (self._grant.needs_refresh_token and tokens.refresh is None):
             raise NotSignedIn("there is no refresh token: sign in again")
         marked = self._entry.marked(seen, first_sent) if self._rules.rotates else seen
         if self._rules.rotates:
-            if not await self._mark(marked, lease):
+            if not await self._mark(marked, lease, doubt):
                 return None
             if first_sent is not None and not self._rules.is_open(first_sent, seen.now()):
                 return None  # marking took too long
@@ -236,7 +234,6 @@ class Keeper(Saver):
         spent, failed, flight.insists = True, None, False  # once is what was asked for
         try:
             pair = await flight.buy(tokens, sent_ago=age, may=lambda: lease.held)
-            self._sending = None
             if pair is not None:
                 self._sending = None  # what is told from here on is told of the save
                 return await self._save(tokens.next(pair, self._entry.clock()), marked, lease)
@@ -252,19 +249,19 @@ class Keeper(Saver):
         finally:
             self._sending = None
             if failed is not None or not spent:
-                await self._note(marked, failed, lease, spent=spent)
+                await self._note(marked, failed, lease, marked.marker if spent else doubt)
         return None
 
-    async def _mark(self, marked: Seen, lease: Lease) -> bool:
-        """Write the marker; tell whether to go on. Who is cancelled meanwhile leaves none behind."""
+    async def _mark(self, marked: Seen, lease: Lease, doubt: Marker | None) -> bool:
+        """Write the marker; tell whether to go on. Who cannot leaves what was there, if he can."""
         self._unsent = marked.marker
         marking = asyncio.ensure_future(self._entry.mark(marked, lease))
         try:
             return await asyncio.shield(marking) and lease.held
-        except asyncio.CancelledError:
+        except (KeyturnError, asyncio.CancelledError):
             await asyncio.wait([marking], timeout=_LONGEST_NOTE)
             marking.cancel()
-            await self._note(marked, None, lease, spent=False)
+            await self._note(marked, None, lease, doubt)
             raise
 
     async def _is_refused(self, sent: Seen) -> bool:
@@ -276,15 +273,17 @@ class Keeper(Saver):
             and await self._entry.bury("refused", seen)
         )
 
-    async def _note(self, marked: Seen, error: BaseException | None, lease: Lease, *, spent: bool) -> None:
-        """Write down how an exchange failed, as far as the store lets us."""
+    async def _note(
+        self, marked: Seen, error: BaseException | None, lease: Lease, marker: Marker | None
+    ) -> None:
+        """Write down how an exchange failed, and the marker that stays, as far as the store lets us."""
         told = error if isinstance(error, KeyturnError) else None
         if not self._rules.rotates and told is None:
             return
-        self._unsent = None if spent else marked.marker
+        self._unsent = None if marker == marked.marker else marked.marker
         try:
             async with asyncio.timeout(_LONGEST_NOTE):
-                await self._entry.fail(marked, told, lease, spent=spent)
+                await self._entry.fail(marked, told, lease, marker=marker)
         except (KeyturnError, TimeoutError) as failed:  # what the exchange came to is not lost over it
             events.logger.debug("keyturn: %s: a failure was not noted: %s", self._entry.name, failed)
 

@@ -25,7 +25,7 @@ from keyturn.client.entry import Entry, Seen, is_behind, over
 from keyturn.client.errand import Errand
 from keyturn.client.grants import Grant
 from keyturn.client.place import LONGEST_CLOSING, Place, give_back
-from keyturn.client.record import Version
+from keyturn.client.record import Marker, Version
 from keyturn.client.sharing import Rules
 from keyturn.client.shelf import shelf
 from keyturn.client.snapshot import Snapshot
@@ -92,6 +92,7 @@ class Lookout:
         self._changed = asyncio.Event()
         self._waits = 0
         self._sending: Seen | None = None  # what an exchange of ours is about, as it was marked
+        self._unsent: Marker | None = None  # a marker of ours, after which nothing was sent
         self._looking: asyncio.Task[None] | None = None
         self._look_once_more = False
         self._place.watched = None
@@ -239,7 +240,10 @@ class Lookout:
         if sending is not None and (
             record is None or (seen.version == sending.version and not record.marker)
         ):
-            return await self._entry.mark_again(sending, seen)
+            marked = await self._entry.mark_again(sending, seen)
+            if self._sending is not sending:
+                self._unsent = None  # this marker may have come after another's, and over it
+            return marked
         if own is not None and (record is None or is_behind(record, own)):
             return await self._entry.save(own, seen)
         if record is not None and holder is not None:

@@ -102,16 +102,22 @@ class Record:
         return text
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
+    def from_json(cls, text: str | bytes, name: str | None = None) -> Self:
         """Return the record that `to_json` wrote.
 
-        Raises RefreshMisconfigured for anything else.
+        Raises RefreshMisconfigured for anything else, and for the record of
+        another than `name`, where that is given.
         """
+        record = None
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return cls._parsed(text)
-        raise RefreshMisconfigured(  # here, so that nothing leads to an exception that quotes the text
-            "a record in the token store cannot be read: it is damaged, or of another version of keyturn"
-        )
+            record = cls._parsed(text)
+        if record is None:  # here, so that nothing leads to an exception that quotes the text
+            raise RefreshMisconfigured(
+                "a record in the token store cannot be read: it is damaged, or of another version of keyturn"
+            )
+        if name not in (None, record.name):
+            raise RefreshMisconfigured("a record in the token store is another name's: somebody has moved it")
+        return record
 
     @classmethod
     def _parsed(cls, text: str | bytes) -> Self:

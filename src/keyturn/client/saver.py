@@ -15,7 +15,6 @@ from keyturn.client.entry import Seen, is_behind
 from keyturn.client.errand import Errand, Persistent
 from keyturn.client.flight import Flight
 from keyturn.client.lookout import Lookout
-from keyturn.client.record import Marker
 from keyturn.client.snapshot import Snapshot
 from keyturn.client.token_stores import Lease
 from keyturn.client.wait import TRIES
@@ -34,7 +33,6 @@ class Saver(Lookout):
         self._saving: Errand[None] | None = None
         self._kept: Lease | None = None  # for what is saved, which releases it when it is done
         self._telling: Errand[None] | None = None
-        self._unsent: Marker | None = None  # a marker of ours, after which nothing was sent
 
     async def end(self, epoch: str | None, *, may_wait: bool) -> Tokens | None:
         """Do as any lookout; what cannot be told now is told later, as long as the process lives."""

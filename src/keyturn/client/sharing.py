@@ -35,10 +35,15 @@ class Move(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A move; `first_sent` is when an earlier holder sent the token that is to be spent, None if none did."""
+    """A move; `first_sent` is when an earlier holder sent the token that is to be spent, None if none did.
+
+    `doubt` is the marker of that sending, also where it is passed over
+    because somebody insists. It stands again if nothing is sent in the end.
+    """
 
     move: Move
     first_sent: float | None = None
+    doubt: Marker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +101,8 @@ def decide(
     if marker == unsent and not rules.window:  # with one, a later holder may have sent under the same marker
         return Verdict(Move.SPEND)
     if rules.is_open(marker.at, now):
-        return Verdict(Move.SPEND, marker.at)
-    return Verdict(Move.SPEND if insists else Move.UNKNOWN)
+        return Verdict(Move.SPEND, marker.at, marker)
+    return Verdict(Move.SPEND, doubt=marker) if insists else Verdict(Move.UNKNOWN)
 
 
 def counts(marker: Marker, record: Record, spends: str | None) -> bool:

@@ -324,6 +324,14 @@ class TokenStoreContract:
         assert on_loop(lambda: store.remove(NAME)) is True
         assert on_loop(lambda: store.read(NAME)).record is None
 
+    def test_a_record_in_another_names_place_is_not_taken_for_his(self, store: TokenStore, url: str) -> None:
+        on_loop(lambda: store.write(NAME, a_record(NAME), over=None))
+        self.damage(url, NAME, a_record("bob").to_json())
+
+        with pytest.raises(RefreshMisconfigured, match="another name's"):
+            on_loop(lambda: store.read(NAME))
+        assert on_loop(lambda: store.remove(NAME)) is True
+
     def test_nothing_that_is_shown_holds_a_secret(self, store: TokenStore, url: str) -> None:
         async def main() -> list[object]:
             await store.write(NAME, a_record(NAME), over=None)

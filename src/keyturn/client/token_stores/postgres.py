@@ -295,7 +295,7 @@ def _give_back(trying: asyncio.Task[PostgresLease | None]) -> None:
 def _record(name: str, epoch: object, generation: object, text: object) -> Record | None:
     if text is None:
         return None
-    record = Record.from_json(str(text))
-    if (record.name, *record.version) != (name, epoch, generation):
+    record = Record.from_json(str(text), name)
+    if record.version != (epoch, generation):
         raise RefreshMisconfigured(_DAMAGED)
     return record

@@ -68,9 +68,8 @@ class RedisStore:
     async def read(self, name: str) -> Reading:
         """Return the record, from the primary, and the server's time."""
         seconds, microseconds, text = await self._open().run(_READ, [self._key(name, "record")])
-        return Reading(
-            None if text is None else Record.from_json(text), int(seconds) + int(microseconds) / 1_000_000
-        )
+        record = None if text is None else Record.from_json(text, name)
+        return Reading(record, int(seconds) + int(microseconds) / 1_000_000)
 
     async def write(
         self, name: str, record: Record, *, over: Version | None, under: Lease | None = None

@@ -23,7 +23,7 @@ from keyturn.client.token_stores import Changed, Lease, Reading
 from keyturn.client.token_stores.file_lease import FileLease, FileLeases, is_held
 from keyturn.client.token_stores.sqlite_file import Connection
 from keyturn.client.token_stores.sqlite_lane import Lane
-from keyturn.errors import ConfigurationError, RefreshMisconfigured
+from keyturn.errors import ConfigurationError
 
 _WAITS_FOR_OTHERS: Final = 3.0  # seconds
 
@@ -100,10 +100,7 @@ def _read(name: str, connection: Connection) -> Record | None:
     row = connection.execute("SELECT record FROM tokens WHERE name = ?", (name,)).fetchone()
     if row is None:
         return None
-    record = Record.from_json(row[0])
-    if record.name != name:
-        raise RefreshMisconfigured("a record in the token store is another name's: somebody has moved it")
-    return record
+    return Record.from_json(row[0], name)
 
 
 def _write(
