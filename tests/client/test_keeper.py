@@ -466,7 +466,7 @@ def test_what_a_dead_holder_may_have_spent_is_not_sent_again_unasked(place: Plac
 def test_a_retry_that_could_not_be_sent_leaves_the_doubt_as_it_was(
     place: Place, window: float | None
 ) -> None:
-    options = {} if window is None else {"replay_window": timedelta(seconds=window)}
+    options: dict[str, Any] = {} if window is None else {"replay_window": timedelta(seconds=window)}
     seconds = timedelta(seconds=5)
     away = grants.OAuth2("http://127.0.0.1:9/token", client_id="tests", timeout=seconds, **options)
     place.credentials(place.server.sign_in()).get_tokens()
@@ -487,7 +487,7 @@ def test_a_retry_that_could_not_be_sent_leaves_the_doubt_as_it_was(
 def test_who_cannot_write_his_marker_leaves_the_doubt_as_it_was(
     place: Place, fails: dict[str, int], window: float | None
 ) -> None:
-    options = {} if window is None else {"replay_window": timedelta(seconds=window)}
+    options: dict[str, Any] = {} if window is None else {"replay_window": timedelta(seconds=window)}
     place.credentials(place.server.sign_in()).get_tokens()
     place.leave_marker(ago=1.0)
     doubt = place.record().marker
@@ -515,7 +515,7 @@ def test_a_marker_that_was_written_and_whose_answer_was_lost_is_taken_back(
     assert place.server.stats.refreshes == 0
 
 
-def test_who_is_closed_twice_before_anything_was_sent_leaves_no_marker(
+def test_a_flight_that_is_given_up_twice_before_anything_was_sent_leaves_no_marker(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noting, goes_on = threading.Event(), threading.Event()
@@ -532,9 +532,11 @@ def test_who_is_closed_twice_before_anything_was_sent_leaves_no_marker(
     held = here.get_tokens()
     asking = start(lambda: here.renew(held))
     until(lambda: place.record().marker is not None)
-    here.close(timeout=0.0)
+    flight = here._flight
+    assert flight is not None
+    flight.settle(0.0)
     assert noting.wait(WITHIN)
-    here.close(timeout=0.0)
+    flight.settle(0.0)
     goes_on.set()
 
     with pytest.raises(keyturn.KeyturnError):
