@@ -504,6 +504,7 @@ def test_on_a_terminal_remove_asks(
         (["show"], "which NAME?"),
         (["remove", "fake://", "-y"], "which NAME?"),
         (["show", "fake://", "a", "b"], "quote a name that has spaces"),
+        (["show", "alice", "fake://"], "STORE-URL comes before NAME"),
         (["list", "ftp://host"], "there is no token store 'ftp'"),
         (["list", "/var/lib/tokens"], "named by a URL"),
         (["list", "memory://"], "memory of one process"),

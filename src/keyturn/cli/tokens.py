@@ -68,6 +68,7 @@ def list_(words: tuple[str, ...], *, as_data: bool) -> None:
     ago, and nobody knows whether it has spent the refresh token. EPOCH is new
     at every sign-in, GEN counts the refreshes since. Times are those of the
     store's clock.
+    "unreadable" is a record that is damaged, or of another version.
     """
     if len(words) > 1:
         _wrong("list takes one STORE-URL, and nothing else")
@@ -138,6 +139,8 @@ def remove(words: tuple[str, ...], *, yes: bool, forget: bool) -> None:
 def _url_and_name(words: tuple[str, ...]) -> tuple[str | None, str]:
     if len(words) > 2:
         _wrong("one STORE-URL and one NAME, and nothing else; quote a name that has spaces")
+    if len(words) == 2 and "://" in words[1] and "://" not in words[0]:
+        _wrong("STORE-URL comes before NAME")
     if not words or (len(words) == 1 and "://" in words[0]):
         _wrong("which NAME? `keyturn tokens list` shows them")
     return (words[0] if len(words) == 2 else None), words[-1]

@@ -166,8 +166,8 @@ class Keeper(Saver):
             raise self._over(record)
         if verdict.move is Move.UNKNOWN:
             raise OutcomeUnknown(
-                "a process sent the refresh token, or was about to, and did not live to tell what came of it;"
-                " it is not sent again unasked: sign in, or retry_unknown()"
+                "a process sent the refresh token, or was about to, and nobody has written down what came of"
+                " it; it is not sent again unasked: sign in, or retry_unknown()"
             )
         if verdict.move is Move.ADOPT:
             return seen.tokens

@@ -45,9 +45,10 @@ def test_what_may_be_shown_of_a_url_has_no_password(url: str, shown: str) -> Non
         ("REDIS://localhost", "lower case"),
         ("redis:localhost", "named by a URL"),
         ("rediz://localhost", "there is no token store 'rediz'; the known ones are memory://"),
-        (None, "named by a URL"),
+        (None, "not None"),
+        ("memory://x", "takes nothing after it"),
     ],
-    ids=["path", "capitals", "no slashes", "typo", "nothing"],
+    ids=["path", "capitals", "no slashes", "typo", "nothing", "memory"],
 )
 def test_what_is_no_url_is_told_what_would_be(given: Any, said: str) -> None:
     with pytest.raises(keyturn.ConfigurationError, match=said):

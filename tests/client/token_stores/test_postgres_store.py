@@ -541,6 +541,7 @@ def test_a_session_that_is_cut_is_one_that_is_lost(schema: Schema) -> None:
         "postgresql://u:s3cret@h/d?keyturn_table=Tokens",
         "postgresql://u:s3cret@h/d?keyturn_table=x%3Bdrop",
         "postgresql://u:s3cret@h/d?keyturn_tabel=x",
+        "postgresql://u:s3cret@h/d?keyturn_table=x&keyturn_table=y",
         "postgresql://u:s3cret@h/d?nonsense=1",
         "postgresql://u:s3cret@h:port/d",
         "postgresql://u:s3cret@[h/d",
@@ -554,6 +555,14 @@ def test_a_url_that_cannot_work_is_refused_without_being_shown(url: str) -> None
     assert "s3cret" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_a_schema_that_does_not_exist_is_said_to_be_missing(schema: Schema) -> None:
+    store = new_store(schema.url().replace("keyturn_table=", "keyturn_table=no"))
+
+    with pytest.raises(RefreshMisconfigured, match="the schema of keyturn_table does not exist"):
+        on_loop(store.names)
+    on_loop(store.aclose)
 
 
 def test_a_url_is_libpqs_and_the_name_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,10 @@ def new_store(url: str) -> TokenStore:
         said = "a token store is named by a URL" if scheme is None else f"there is no token store {scheme!r}"
         if isinstance(given, PurePath):
             said += ", as in store=directory.resolve().as_uri()"
+        elif given is None:
+            said += ", not None (is the environment variable set?)"
+        elif scheme == "memory":
+            said = "memory:// takes nothing after it"
         elif scheme is not None and scheme.lower() in _KINDS:
             said += "; schemes are written in lower case"
         raise ConfigurationError(f"{said}; the known ones are {known}")

@@ -212,10 +212,11 @@ class Opener:
             return  # another process was a moment faster
         except (
             psycopg.errors.InsufficientPrivilege,
-            psycopg.errors.InvalidSchemaName,
             psycopg.errors.ReadOnlySqlTransaction,
         ):
             raise RefreshMisconfigured(missing_table(self.place.ddl)) from None
+        except psycopg.errors.InvalidSchemaName:
+            raise RefreshMisconfigured("the schema of keyturn_table does not exist") from None
 
     async def _check_that_it_is_direct(self, session: Session) -> None:
         """Raise RefreshMisconfigured unless the server process is this session's alone.

@@ -58,6 +58,8 @@ class Place:
                     f"{_OPTION} is the name of a table: lower-case letters, digits and _, with a schema and"
                     " a dot before it where needed"
                 )
+        if len(ours) > 1:
+            raise ConfigurationError(f"{_OPTION} stands in a URL once")
         libpq = "&".join(option for option in options if option not in ours)
         try:
             given = {key: str(value) for key, value in conninfo_to_dict(f"{address}?{libpq}").items()}
