@@ -544,6 +544,31 @@ def test_a_flight_that_is_given_up_twice_before_anything_was_sent_leaves_no_mark
     until(lambda: place.record().marker is None)
 
 
+def test_who_waits_for_the_first_tokens_while_somebody_signs_out_here_is_told_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, goes_on, try_lease = threading.Event(), threading.Event(), FileStore.try_lease
+
+    async def slowly(self: FileStore, name: str, seconds: float) -> FileLease | None:
+        asked.set()
+        await asyncio.to_thread(goes_on.wait, WITHIN)
+        return await try_lease(self, name, seconds)
+
+    monkeypatch.setattr(FileStore, "try_lease", slowly)
+    here = place.credentials(place.server.sign_in(ttl=-1.0))
+    asking = start(here.get_tokens)
+    assert asked.wait(WITHIN)
+    keeper = here._keeper
+    assert keeper is not None
+    keeper.leaves(None)  # what a sign-out does first, before it waits for the lease too
+    goes_on.set()
+
+    with pytest.raises(keyturn.SessionEnded) as caught:
+        asking.result(WITHIN)
+    assert caught.value.reason == "signed_out"
+    assert place.server.stats.refreshes == 0
+
+
 def test_a_marker_is_no_younger_than_what_was_sent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     read = FileStore.read
 

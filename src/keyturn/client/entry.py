@@ -207,11 +207,14 @@ def is_behind(record: Record, own: Snapshot) -> bool:
     return record.ended is None and record.epoch == own.epoch and record.generation < own.generation
 
 
-def over(record: Record, *, unused: bool = False) -> SessionEnded:
-    """Return what a tombstone means to whoever finds it; `unused` says that he has brought a seed."""
-    why = record.ended or "signed_out"
+def over(record: Record | None, *, unused: bool = False) -> SessionEnded:
+    """Return what a tombstone means to whoever finds it, None for one that is about to be written.
+
+    `unused` says that he has brought a seed.
+    """
+    why = (record and record.ended) or "signed_out"
     said = _OVER[why] + (_UNUSED if unused else "")
-    return SessionEnded(said, reason=why, epoch=record.epoch)
+    return SessionEnded(said, reason=why, epoch=None if record is None else record.epoch)
 
 
 def spends(seen: Seen) -> str | None:

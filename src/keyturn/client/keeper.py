@@ -212,6 +212,8 @@ class Keeper(Saver):
         """Buy the first pair of all, where the grant can."""
         if not self._signs_in:
             self._starts = False
+            if self._untold is not None:
+                raise over(None)
             raise NotSignedIn("the token store knows of no tokens: sign in first")
         pair = await flight.buy(flight.carried)
         return (
