@@ -221,14 +221,24 @@ def _fact(event: events.Event) -> Answer:
     }
 
 
-class _Log(logging.FileHandler):
-    """A log that is silent while there is no room for it."""
+class _Log(logging.Handler):
+    """A log that is silent while there is no room for it.
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Complain of anything but a limit that a test has set."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, OSError) or error.errno != errno.EFBIG:
-            super().handleError(record)
+    It has no buffer: a child that is forked in the middle of a line would
+    inherit the buffer's lock, and wait for it for ever.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line; complain of anything but a limit that a test has set."""
+        try:
+            os.write(self._file, f"{self.format(record)}\n".encode())
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                self.handleError(record)
 
 
 def log_to(path: str) -> None:
