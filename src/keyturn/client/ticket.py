@@ -53,8 +53,8 @@ class Ticket:
 
     @property
     def has_found(self) -> bool:
-        """Tell whether it came to what another process had bought, perhaps long before this wait."""
-        return self._flight is not None and self._flight.has_found
+        """Tell whether it came to what was there already, or was bought by another process."""
+        return self._flight is None or self._flight.has_found
 
     def redeem(self) -> Snapshot:
         """Return the snapshot to go with. Raises what the flight ended with, or RefreshTimeout."""
